@@ -1,0 +1,143 @@
+"""The inventory as values: already valid, defaults filled in, overrides applied."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from proxy.model.names import HostName, ServiceName
+from proxy.model.settings import HealthCheck, Protocol
+
+
+class Role(StrEnum):
+    CONTROL = "control"
+    WORKLOAD = "workload"
+
+
+class TransportKind(StrEnum):
+    SSH = "ssh"
+    LOCAL = "local"
+    """This machine, without root or systemd; everything below ``Host.root``."""
+
+
+class Become(StrEnum):
+    SUDO = "sudo"
+    NONE = "none"
+
+
+class HostKeyPolicy(StrEnum):
+    STRICT = "strict"
+    """Only keys in the known-hosts file."""
+    ACCEPT_NEW = "accept-new"
+    """An unknown host's key is recorded on first contact; a changed one is still refused."""
+
+
+class ConsulMode(StrEnum):
+    EMBEDDED = "embedded"
+    EXISTING = "existing"
+    MANAGED = "managed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ssh:
+    user: str = "root"
+    port: int = 22
+    key: Path | None = None
+    """Private key file; None: the agent and the usual files."""
+    jump: str | None = None
+    """``[user@]host[:port]``"""
+    become: Become = Become.SUDO
+    """Ignored when ``user`` is root."""
+    host_keys: HostKeyPolicy = HostKeyPolicy.STRICT
+    known_hosts: Path | None = None
+    """None: ``known_hosts`` in the state directory."""
+    connect_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyPlacement:
+    inbound_address: str = "0.0.0.0"  # noqa: S104 - the inbound side is there to be reached
+    inbound_port: int = 15006
+    admin_port: int = 15000
+    drain_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamUse:
+    service: ServiceName
+    port: int
+    """Loopback port on which the calling application reaches it."""
+    protocol: Protocol
+    """Taken from the upstream's own definition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    name: ServiceName
+    port: int
+    address: str = "127.0.0.1"
+    """Where the application listens on its host."""
+    protocol: Protocol = "tcp"
+    version: str = "v1"
+    user: str | None = None
+    """Unix user the application runs as."""
+    health: HealthCheck
+    upstreams: tuple[UpstreamUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    name: HostName
+    address: str
+    """Dialled by meshctl over SSH and by other hosts' proxies."""
+    roles: frozenset[Role]
+    labels: Mapping[str, str]
+    transport: TransportKind
+    root: str
+    """Empty for a real host; an absolute directory for a local one."""
+    ssh: Ssh
+    proxy: ProxyPlacement
+    services: tuple[Service, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsulBinary:
+    """What ``managed`` installs: exactly one of ``binary`` and ``archive``."""
+
+    binary: Path | None = None
+    archive: Path | None = None
+    sha256: str | None = None
+    """Lower-case hex of the archive; required with ``archive``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consul:
+    mode: ConsulMode
+    address: str = "http://127.0.0.1:8500"
+    """The agent's HTTP API as seen from each host."""
+    datacenter: str = "dc1"
+    token_file: str | None = None
+    """On the hosts; ``existing`` only."""
+    package: ConsulBinary | None = None
+    """``managed`` only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    source: Path
+    """Absolute path of the file; relative paths in it were resolved against its folder."""
+    consul: Consul
+    hosts: tuple[Host, ...]
+
+    def callers_of(self, service: ServiceName) -> tuple[ServiceName, ...]:
+        """Services that declare ``service`` as an upstream, sorted: who may call it."""
+        return tuple(
+            sorted(
+                {
+                    caller.name
+                    for host in self.hosts
+                    for caller in host.services
+                    if any(use.service == service for use in caller.upstreams)
+                }
+            )
+        )

@@ -1,0 +1,81 @@
+"""Where things live on a host. One place, so that plan, templates and uninstall agree.
+
+With ``root`` empty these are the paths of a real host; the local transport (the demo) puts
+everything below a directory of its own.
+"""
+
+from dataclasses import dataclass
+
+from proxy.model.names import ServiceName
+
+PROXY_UNIT = "meshctl-proxy.service"
+CONSUL_UNIT = "meshctl-consul.service"
+PROXY_USER = "meshctl"
+CONSUL_USER = "meshctl-consul"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Absolute paths on one host."""
+
+    root: str = ""
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.root}/opt/meshctl"
+
+    @property
+    def wheels(self) -> str:
+        """``<wheels>/<file name>``: pushed once, shared by releases; verified by SHA-256."""
+        return f"{self.prefix}/wheels"
+
+    def release(self, digest: str) -> str:
+        """A private virtual environment, complete once its ``.complete`` file exists."""
+        return f"{self.prefix}/releases/{digest}"
+
+    def config(self, digest: str) -> str:
+        """``proxy.json``, ``trust-bundle.pem`` and ``release`` -> the release it runs with."""
+        return f"{self.prefix}/configs/{digest}"
+
+    @property
+    def current(self) -> str:
+        """Symbolic link to ``config(<digest>)``: code and configuration switch as one."""
+        return f"{self.prefix}/current"
+
+    @property
+    def previous(self) -> str:
+        """Symbolic link to the configuration that ran before; kept for going back."""
+        return f"{self.prefix}/previous"
+
+    @property
+    def python(self) -> str:
+        return f"{self.current}/release/bin/python"
+
+    @property
+    def settings(self) -> str:
+        return f"{self.current}/proxy.json"
+
+    @property
+    def consul_dir(self) -> str:
+        """``<consul_dir>/<sha256>/consul`` for managed Consul."""
+        return f"{self.prefix}/consul"
+
+    @property
+    def etc(self) -> str:
+        return f"{self.root}/etc/meshctl"
+
+    @property
+    def state(self) -> str:
+        return f"{self.root}/var/lib/meshctl"
+
+    @property
+    def consul_state(self) -> str:
+        return f"{self.root}/var/lib/meshctl-consul"
+
+    def identity(self, service: ServiceName) -> str:
+        """``<identity>/current/{key.pem,chain.pem}``; ``current`` is switched atomically."""
+        return f"{self.state}/identities/{service}"
+
+    @property
+    def units(self) -> str:
+        return f"{self.root}/etc/systemd/system"

@@ -1,0 +1,87 @@
+"""What a proxy is told over SSH: who it carries, whom it may accept, where it listens.
+
+Rendered by ``meshctl`` from the inventory, read once at start. Everything that security rests
+on is in here or in the certificates, never in Consul: the identities, the callers that each
+workload accepts, the trust domain.
+"""
+
+from typing import Literal
+
+from proxy.model.codec import Value
+from proxy.model.names import HostName, ServiceName, TrustDomain
+
+Protocol = Literal["http", "tcp"]
+
+
+class Address(Value, frozen=True, kw_only=True):
+    """A place to listen on or to dial."""
+
+    host: str
+    port: int
+
+
+class HealthCheck(Value, frozen=True, kw_only=True):
+    """How the proxy asks its local application whether it can serve."""
+
+    kind: Literal["http", "tcp"] = "tcp"
+    path: str = "/"
+    """HTTP only: any 2xx or 3xx answer to GET is healthy."""
+    interval_s: float = 5.0
+    timeout_s: float = 2.0
+    unhealthy_after: int = 2
+    """Consecutive failures before the workload is reported critical; one success restores it."""
+
+
+class Upstream(Value, frozen=True, kw_only=True):
+    """A service that a workload calls, and the loopback port it is reached on."""
+
+    service: ServiceName
+    protocol: Protocol
+    listen: Address
+
+
+class Workload(Value, frozen=True, kw_only=True):
+    """One service instance on this host, with an identity of its own."""
+
+    service: ServiceName
+    protocol: Protocol
+    version: str
+    app: Address
+    """Where the application itself listens, plaintext."""
+    health: HealthCheck
+    allow: tuple[ServiceName, ...]
+    """Callers accepted by the inbound side; nobody else is. Derived from declared upstreams."""
+    upstreams: tuple[Upstream, ...] = ()
+
+
+class Consul(Value, frozen=True, kw_only=True):
+    """The local agent, or the embedded registry: same API."""
+
+    url: str
+    """``http://host:port`` without a trailing slash."""
+    token_file: str | None = None
+    """A file with an ACL token, read at each start; never the token itself."""
+    datacenter: str | None = None
+
+
+class Settings(Value, frozen=True, kw_only=True):
+    """``proxy.json``."""
+
+    host: HostName
+    trust_domain: TrustDomain
+    advertise: str
+    """The address other hosts dial: registered in Consul with ``inbound.port``."""
+    release: str
+    """Digest of the release that runs; reported, so that drift shows."""
+    config: str = ""
+    """Digest of this configuration, filled in by its renderer over everything else in here."""
+    admin: Address
+    inbound: Address
+    consul: Consul
+    state_dir: str
+    """``identities/<service>/current/{key.pem,chain.pem}``, ``snapshot.json`` and the like."""
+    trust_bundle: str
+    """PEM file with the root certificates that a peer may chain to."""
+    workloads: tuple[Workload, ...]
+    drain_s: float = 60.0
+    """After a stop signal, how long requests in flight may take."""

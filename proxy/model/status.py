@@ -1,0 +1,56 @@
+"""What a proxy says of itself on ``GET /status`` of its admin port."""
+
+from typing import Literal
+
+from proxy.model.codec import Value
+from proxy.model.endpoint import Endpoint
+from proxy.model.names import HostName, ServiceName
+
+State = Literal["starting", "ready", "draining"]
+PolicySource = Literal["none", "disk", "consul"]
+
+
+class IdentityStatus(Value, frozen=True, kw_only=True):
+    """The leaf in force for new connections."""
+
+    spiffe_id: str
+    serial: str
+    """Lower-case hex without leading zeros."""
+    not_before: str
+    not_after: str
+    """RFC 3339, UTC."""
+
+
+class WorkloadStatus(Value, frozen=True, kw_only=True):
+    service: ServiceName
+    version: str
+    protocol: str
+    is_healthy: bool
+    health_detail: str
+    identity: IdentityStatus | None
+    """None: no usable key and chain on disk; the workload refuses traffic."""
+
+
+class UpstreamStatus(Value, frozen=True, kw_only=True):
+    service: ServiceName
+    caller: ServiceName
+    listen: str
+    endpoints: tuple[Endpoint, ...]
+    source: PolicySource
+
+
+class ProxyStatus(Value, frozen=True, kw_only=True):
+    host: HostName
+    version: str
+    state: State
+    release: str
+    config: str
+    generation: int
+    policy_source: PolicySource
+    refused: str
+    """Why the newest snapshot was refused; empty if it was not."""
+    registry_error: str
+    """The last failure to talk to Consul; empty while it works."""
+    started_at: str
+    workloads: tuple[WorkloadStatus, ...]
+    upstreams: tuple[UpstreamStatus, ...]
