@@ -1,0 +1,159 @@
+"""A real Consul binary on this machine, from the first place that has one.
+
+Order: on PATH; a release archive the caller names, with its published SHA-256; Debian's own
+package. That package exists in the bullseye suite only, so it is taken from there, through the
+mirror and the keys this machine's apt uses already, without adding a source to the machine: apt
+gets a state directory of its own, and the package is unpacked, not installed.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from labkit import sources
+from labkit.command import LabError, Unavailable, run, say
+from labkit.place import cache_home
+from labkit.record import locked
+
+SUITE = "bullseye"
+ARCHIVE = "MESHCTL_CONSUL_ARCHIVE"
+CHECKSUM = "MESHCTL_CONSUL_ARCHIVE_SHA256"
+_APT_DEADLINE_S = 300
+_ARCHIVE_LIMIT_BYTES = 1 << 30
+
+
+def fetch(directory: Path, env: Mapping[str, str]) -> Path:
+    """The path of a binary that answers ``consul version``; downloads at most once."""
+    present = shutil.which("consul", path=env.get("PATH"))
+    if present:
+        return _proved(Path(present).resolve())
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory / "consul.lock", what="another command is fetching Consul"):
+        archive = env.get(ARCHIVE, "")
+        if archive:
+            return _from_archive(Path(archive), env.get(CHECKSUM, ""), directory)
+        return _from_debian(directory)
+
+
+def _from_archive(archive: Path, expected: str, directory: Path) -> Path:
+    if not expected:
+        raise LabError(f"{ARCHIVE} is set but {CHECKSUM} is not; set both")
+    if not archive.is_file():
+        raise LabError(f"{ARCHIVE}: {archive} is no file")
+    with archive.open("rb") as source:
+        found = hashlib.file_digest(source, "sha256").hexdigest()
+    if found != expected.strip().lower():
+        raise LabError(f"{archive} has SHA-256 {found}, not {expected}")
+    binary = directory / f"consul-{found[:16]}" / "consul"
+    if binary.is_file():
+        return _proved(binary)
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                if opened.getinfo("consul").file_size > _ARCHIVE_LIMIT_BYTES:
+                    raise LabError(f"{archive}: consul is larger than {_ARCHIVE_LIMIT_BYTES} bytes")
+                opened.extract("consul", new)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise LabError(f"{archive} is no release archive of Consul: {error}") from error
+        (new / "consul").chmod(0o755)
+        _proved(new / "consul")
+        new.rename(binary.parent)
+    return binary
+
+
+def _from_debian(directory: Path) -> Path:
+    binary = directory / f"consul-{SUITE}" / "consul"
+    if binary.is_file():
+        return _proved(binary)
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise Unavailable(f"no consul on PATH and no apt-get; set {ARCHIVE} and {CHECKSUM}")
+    archive = sources.main_archive()
+    say(f"downloading Debian's consul package ({SUITE}), once")
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        top = Path(scratch)
+        for name in ("parts", "state/lists/partial", "cache/archives/partial", "unpacked", "new"):
+            (top / name).mkdir(parents=True)
+        (top / "status").touch()
+        (top / "parts" / "consul.sources").write_text(archive.deb822(SUITE), encoding="utf-8")
+        apt = ["apt-get", "-q", *_private_apt(top)]
+        run([*apt, "update"], timeout_s=_APT_DEADLINE_S)
+        # Where apt puts a download is the current directory, so the command changes it first.
+        run(["env", "-C", top, *apt, "download", "consul"], timeout_s=_APT_DEADLINE_S)
+        package = next(top.glob("consul_*.deb"), None)
+        if package is None:
+            raise LabError(f"apt-get download consul ({SUITE}) brought no package")
+        run(["dpkg-deb", "-x", package, top / "unpacked"], timeout_s=60)
+        (top / "unpacked/usr/bin/consul").rename(top / "new" / "consul")
+        _proved(top / "new" / "consul")
+        (top / "new").rename(binary.parent)
+    return binary
+
+
+def _private_apt(top: Path) -> list[str]:
+    """Options that keep apt's sources, lists and downloads in ``top``.
+
+    The rest of the machine's configuration holds: proxies, credentials, trusted keys.
+    """
+    settings = {
+        "Dir::Etc::SourceList": "/dev/null",
+        "Dir::Etc::SourceParts": top / "parts",
+        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::PreferencesParts": "/dev/null",
+        "Dir::State": top / "state",
+        "Dir::State::Lists": top / "state/lists",
+        "Dir::State::Status": top / "status",
+        "Dir::Cache": top / "cache",
+        "Dir::Cache::Archives": top / "cache/archives",
+        # The directory is the caller's own, which apt's download user may not enter.
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        # The suite has reached its end: its signed index is no longer renewed.
+        "Acquire::Check-Valid-Until": "false",
+    }
+    words: list[str] = []
+    for name, value in settings.items():
+        words += ["-o", f"{name}={value}"]
+    return words
+
+
+def _proved(binary: Path) -> Path:
+    """The binary, after it has said that it is Consul."""
+    said = run([binary, "version"], timeout_s=30).stdout
+    if not said.startswith("Consul v"):
+        raise LabError(f"{binary} does not answer like Consul: {said[:80]!r}")
+    return binary
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the path; exit 1 when it failed, 3 when this machine has no way to get one."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/fetch-consul",
+        description="Print the path of a real consul binary, fetching one if need be.",
+        epilog=f"Tried in turn: PATH; {ARCHIVE} with {CHECKSUM}; Debian's package.",
+    )
+    parser.add_argument(
+        "directory",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        default=cache_home() / "tools",
+        help="where to keep it (default: %(default)s)",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        print(fetch(given.directory.absolute(), os.environ))
+    except LabError as error:
+        print(f"fetch-consul: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"fetch-consul: {error}", file=sys.stderr)
+        return 1
+    return 0
