@@ -5,7 +5,8 @@ and nothing else on stdout.
 """
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from meshctl.errors import Exit, InvalidInput, MeshError, RemoteFailure
+from meshctl.errors import Exit, InvalidInput, MeshError, Refused, RemoteFailure
+from proxy.model.violation import Violation
 
 
 class Output(StrEnum):
@@ -62,6 +65,35 @@ def show_error(error: MeshError) -> None:
             pass
     if error.hint:
         err.print(f"[bold]hint:[/] {escape(error.hint)}")
+
+
+def with_output(message: str, output: str, hint: str) -> RemoteFailure:
+    """An outcome in a report, in the form that ``show_error`` shows."""
+    return RemoteFailure(message, output=output, hint=hint)
+
+
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, where that is a terminal; yields what advances it by one."""
+    with Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=err, transient=True, disable=quiet or not err.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def confirm(question: str) -> None:
+    """Goes on after a yes; raises Refused after a no, InvalidInput where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise InvalidInput(
+            "the command line",
+            [Violation(path="--yes", message="a confirmation is needed, and nobody can be asked")],
+            hint="add --yes if you mean it",
+        )
+    err.print(f"{question} [dim]\\[y/N][/] ", end="")
+    if input().strip().lower() not in ("y", "yes"):
+        raise Refused("nothing was done")
 
 
 @contextmanager

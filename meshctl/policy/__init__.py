@@ -1,1 +1,11 @@
-""" """
+"""``mesh.yaml``: the mesh's traffic policy as its operator writes it.
+
+``parser`` turns its text into a ``proxy.model.policy.Policy`` or into every violation at once;
+``schema`` says the same to editors, as JSON Schema; ``starting`` is the file that ``init`` writes.
+"""
+
+from meshctl.policy.parser import parse
+from meshctl.policy.schema import mesh_schema
+from meshctl.policy.starting import starting_mesh_yaml
+
+__all__ = ["mesh_schema", "parse", "starting_mesh_yaml"]

@@ -1,0 +1,226 @@
+"""Every key that ``inventory.yaml`` may have: the one table behind parser and JSON Schema."""
+
+from meshctl.inventory import words
+from meshctl.inventory.model import Become, ConsulMode, HostKeyPolicy, Role, TransportKind
+from meshctl.inventory.shape import (
+    Choice,
+    Duration,
+    Entry,
+    Exactly,
+    Findings,
+    Integer,
+    Key,
+    ListOf,
+    MapOf,
+    Record,
+    Schema,
+    Shape,
+    closest,
+)
+from meshctl.yamltree import MappingNode, Node, ScalarNode, join
+
+PORT = Integer(1, 65535, "a port")
+PROXY_PORT = Integer(
+    1024, 65535, "a port of the proxy", "use 1024 to 65535: the proxy runs without privileges"
+)
+
+
+class _Upstream(Shape):
+    """``{service: api, port: 9001}`` or, shorter, ``api: 9001``."""
+
+    long = Record(
+        (
+            Key("service", words.SERVICE, "The service that is called.", True),
+            Key("port", PROXY_PORT, "The loopback port to reach it on.", True),
+        )
+    )
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        names = [key.name for key in self.long.keys]
+        if not isinstance(node, MappingNode) or any(node.get(name) for name in names):
+            return self.long.read(node, path, findings)
+        if len(node.items) != 1:
+            wanted = "write each upstream as an item of its own: '- api: 9001'"
+            findings.add(path, node.line, f"it has {len(node.items)} keys", wanted)
+            return None
+        name, port = node.items[0]
+        if not isinstance(port, ScalarNode) and (guess := closest(name.text, names)):
+            findings.add(path, name.line, f"{name.text!r} is not known", f"did you mean {guess!r}?")
+            return None
+        service = words.SERVICE.read(name, join(path, name.text), findings)
+        number = PROXY_PORT.read(port, join(path, name.text), findings)
+        read = {"service": service, "port": number}
+        return Entry({k: v for k, v in read.items() if v is not None}, path, node.line)
+
+    def schema(self) -> Schema:
+        short = {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "propertyNames": words.SERVICE.schema() | {"not": {"enum": ["service", "port"]}},
+            "additionalProperties": PROXY_PORT.schema(),
+        }
+        return {"anyOf": [self.long.schema(), short]}
+
+
+SSH = Record(
+    (
+        Key("user", words.LOGIN, "Who to log in as.", default="root"),
+        Key("port", PORT, "The SSH port.", default=22),
+        Key("key", words.FILE_NAME, "A private key file; without it the agent and ~/.ssh."),
+        Key("jump", words.JUMP, "A host to go through: [user@]host[:port]."),
+        Key(
+            "become",
+            Choice(tuple(Become)),
+            "How a user other than root gets root's rights.",
+            default="sudo",
+        ),
+        Key(
+            "host_keys",
+            Choice(tuple(HostKeyPolicy)),
+            "Whether a host's key has to be known, or is recorded on first contact.",
+            default="strict",
+        ),
+        Key("known_hosts", words.FILE_NAME, "A known-hosts file other than the mesh's own."),
+        Key("connect_timeout", Duration(0.1, 300), "How long a connect may take.", default="10s"),
+    )
+)
+
+PROXY = Record(
+    (
+        Key("inbound_address", words.LISTEN_ADDRESS, "Where mTLS is accepted.", default="0.0.0.0"),  # noqa: S104
+        Key("inbound_port", PROXY_PORT, "The port for mTLS.", default=15006),
+        Key("admin_port", PROXY_PORT, "The admin port, on loopback.", default=15000),
+        Key("drain", Duration(0, 3600), "How long a stop waits for requests.", default="60s"),
+    )
+)
+
+HEALTH = Record(
+    (
+        Key("http", words.URL_PATH, "A path that answers 2xx or 3xx while the service is well."),
+        Key("tcp", Exactly(True, "write 'tcp: true', or 'http: /path'"), "Connecting is enough."),
+        Key("interval", Duration(0.1, 3600), "Time between two checks.", default="5s"),
+        Key("timeout", Duration(0.01, 300), "How long an answer may take.", default="2s"),
+        Key(
+            "unhealthy_after",
+            Integer(1, 100),
+            "Failures in a row before it counts as ill.",
+            default=2,
+        ),
+    ),
+    rules=({"not": {"required": ["http", "tcp"]}},),
+)
+
+_SERVICE_DEFAULTS = (
+    Key(
+        "protocol",
+        Choice(("http", "tcp")),
+        "What the service speaks; the same on all hosts.",
+        default="tcp",
+    ),
+    Key("address", words.APP_ADDRESS, "Where it listens on its host.", default="127.0.0.1"),
+    Key("version", words.VERSION, "Which version this instance is.", default="v1"),
+    Key("user", words.UNIX_USER, "The unix user that the service runs as."),
+    Key("health", HEALTH, "How the proxy asks whether the service can serve."),
+)
+
+DEFAULTS = Record(_SERVICE_DEFAULTS)
+
+SERVICE = Record(
+    (
+        Key("name", words.SERVICE, "The service's name, which is its identity.", True),
+        Key("port", PORT, "Where the application listens, in plain text.", True),
+        *_SERVICE_DEFAULTS,
+        Key("upstreams", ListOf(_Upstream()), "The services that it calls."),
+    )
+)
+
+_LOCAL = {"required": ["transport"], "properties": {"transport": {"const": "local"}}}
+
+HOST = Record(
+    (
+        Key("name", words.HOST, "The host's name in the mesh.", True),
+        Key(
+            "address",
+            words.HOST_ADDRESS,
+            "Dialled over SSH and by the other hosts (local: 127.0.0.1).",
+        ),
+        Key(
+            "roles",
+            ListOf(Choice(tuple(Role)), least=1, is_set=True),
+            "What the host is for.",
+            default=["workload"],
+        ),
+        Key("labels", MapOf(words.LABEL_KEY, words.LABEL_VALUE), "Words of your own."),
+        Key(
+            "transport",
+            Choice(tuple(TransportKind)),
+            "How it is reached; local is this machine, without root.",
+            default="ssh",
+        ),
+        Key("root", words.FILE_NAME, "Local only: the folder that holds everything of the host."),
+        Key("ssh", SSH, "What differs from the inventory's own ssh."),
+        Key("proxy", PROXY, "What differs from the inventory's own proxy."),
+        Key("services", ListOf(SERVICE), "What runs there."),
+    ),
+    rules=(
+        {
+            "if": _LOCAL,
+            "then": {"required": ["root"], "properties": {"ssh": False}},
+            "else": {"required": ["address"], "properties": {"root": False}},
+        },
+    ),
+)
+
+PACKAGE = Record(
+    (
+        Key("binary", words.FILE_NAME, "The consul program for the hosts."),
+        Key("archive", words.FILE_NAME, "A release archive (.zip) with it."),
+        Key("sha256", words.SHA256, "The archive's published SHA-256 sum."),
+    ),
+    rules=(
+        {"oneOf": [{"required": ["binary"]}, {"required": ["archive"]}]},
+        {"dependentRequired": {"archive": ["sha256"], "sha256": ["archive"]}},
+    ),
+)
+
+
+def _if_mode(mode: ConsulMode, then: Schema, otherwise: Schema) -> Schema:
+    condition = {"required": ["mode"], "properties": {"mode": {"const": str(mode)}}}
+    return {"if": condition, "then": then, "else": otherwise}
+
+
+CONSUL = Record(
+    (
+        Key(
+            "mode",
+            Choice(tuple(ConsulMode)),
+            "Where Consul comes from: inside meshctl (one machine), there already, or installed.",
+            True,
+        ),
+        Key(
+            "address",
+            words.CONSUL_ADDRESS,
+            "The agent's HTTP API as each host sees it.",
+            default="http://127.0.0.1:8500",
+        ),
+        Key("datacenter", words.DATACENTER, "Consul's datacenter.", default="dc1"),
+        Key("token_file", words.REMOTE_PATH, "Existing only: a file on the hosts with a token."),
+        Key("package", PACKAGE, "Managed only: the Consul to install."),
+    ),
+    rules=(
+        _if_mode(ConsulMode.MANAGED, {"required": ["package"]}, {"properties": {"package": False}}),
+        _if_mode(ConsulMode.EXISTING, {}, {"properties": {"token_file": False}}),
+    ),
+)
+
+INVENTORY = Record(
+    (
+        Key("version", Exactly(1, "write 'version: 1'"), "The format of this file.", True),
+        Key("ssh", SSH, "How hosts are reached, unless they say otherwise."),
+        Key("consul", CONSUL, "The registry of the mesh.", True),
+        Key("proxy", PROXY, "Where proxies listen, unless a host says otherwise."),
+        Key("defaults", DEFAULTS, "For every service, unless it says otherwise."),
+        Key("hosts", ListOf(HOST, least=1), "The machines of the mesh.", True),
+    )
+)

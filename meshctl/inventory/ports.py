@@ -1,0 +1,91 @@
+"""Which ports are taken on each host, by whom, and where two want the same.
+
+A port is taken on an address: an application on 127.0.0.1 and one on 10.0.0.11 do not meet, a
+listener on 0.0.0.0 meets both. Local hosts share the ports of this machine.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshctl.inventory import words
+from meshctl.inventory.model import ConsulMode, ProxyPlacement
+from meshctl.inventory.reading import is_local, overlay, services_of, upstreams_of
+from meshctl.inventory.shape import Entry, Findings
+
+_LOOPBACK = "127.0.0.1"
+_CONSUL_MESH_PORTS = (8300, 8301, 8302)
+"""Consul's own: server RPC and the two gossip ports."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A port that something on a host listens on."""
+
+    address: str
+    port: int
+    what: str
+    path: str
+    line: int
+
+    def overlaps(self, other: "_Claim") -> bool:
+        mine, theirs = words.as_ip(self.address), words.as_ip(other.address)
+        if self.port != other.port or mine is None or theirs is None:
+            return False
+        # "::" takes IPv4 along on Linux.
+        return mine == theirs or mine.is_unspecified or theirs.is_unspecified
+
+
+def check_ports(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> None:
+    """Adds a violation for each port that is wanted a second time."""
+    # Local hosts share this machine's ports, and its one Consul.
+    local = list(_consul_claims(root))
+    for host in hosts:
+        taken = local if is_local(host) else list(_consul_claims(root))
+        for claim in _claims(root, host):
+            other = next((other for other in taken if claim.overlaps(other)), None)
+            if other is not None:
+                findings.add(
+                    claim.path,
+                    claim.line,
+                    f"port {claim.port} ({claim.what}) is used already: {other.what}, "
+                    f"{other.path} (line {other.line})",
+                    "give one of the two another port",
+                )
+            taken.append(claim)
+
+
+def _claims(root: Entry, host: Entry) -> Iterator[_Claim]:
+    proxy = overlay(root, host, "proxy")
+    inbound = proxy.plain("inbound_address", ProxyPlacement().inbound_address)
+    for key, address, default, what in (
+        ("inbound_port", inbound, ProxyPlacement().inbound_port, "the proxy's inbound side"),
+        ("admin_port", _LOOPBACK, ProxyPlacement().admin_port, "the proxy's admin port"),
+    ):
+        at = proxy.get(key) or Entry(default, f"{host.path}.proxy.{key}", host.line)
+        yield _Claim(address, at.value, what, at.path, at.line)
+    inherited = root["defaults"].plain("address", _LOOPBACK) if "defaults" in root else _LOOPBACK
+    for service in services_of(host):
+        name = service.plain("name", "?")
+        port = service.get("port")
+        if port is not None:
+            address = service.plain("address", inherited)
+            yield _Claim(address, port.value, f"the service {name}", port.path, port.line)
+        for upstream in upstreams_of(service):
+            port = upstream.get("port")
+            if port is not None:
+                what = f"{name}'s upstream {upstream.plain('service', '?')}"
+                yield _Claim(_LOOPBACK, port.value, what, port.path, port.line)
+
+
+def _consul_claims(root: Entry) -> Iterator[_Claim]:
+    consul = root.get("consul")
+    if consul is None or "mode" not in consul:
+        return
+    at = consul.get("address") or consul["mode"]
+    agent, port = words.consul_host_port(consul.plain("address", "http://127.0.0.1:8500"))
+    if words.is_loopback(agent):
+        address = _LOOPBACK if agent == "localhost" else agent
+        yield _Claim(address, port, "Consul", at.path, at.line)
+    if consul.plain("mode") == ConsulMode.MANAGED:
+        for number in _CONSUL_MESH_PORTS:
+            yield _Claim("0.0.0.0", number, "Consul", at.path, at.line)  # noqa: S104

@@ -1,0 +1,241 @@
+"""The inventory's parser: cases as data, and what a valid inventory becomes.
+
+A case is a file in tests/cases/inventory. Its comments say what is expected on their own line:
+``# expect PATH: PART OF THE MESSAGE | PATH: PART``; ``# expect-somewhere`` leaves the line open.
+Every violation has to be expected, and the other way round.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck as Check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from meshctl import yamltree
+from meshctl.errors import InvalidInput
+from meshctl.inventory.model import Become, ConsulMode, HostKeyPolicy, Inventory, Role
+from meshctl.inventory.parse import parse
+from meshctl.inventory.schema import inventory_schema
+from proxy.model.settings import HealthCheck
+
+ROOT = Path(__file__).parents[3]
+CASES = sorted((ROOT / "tests/cases/inventory").glob("*.yaml"))
+EXAMPLE = (ROOT / "inventory.example.yaml").read_text()
+SOURCE = Path("/mesh/inventory.yaml")
+SCHEMA = Draft202012Validator(inventory_schema())
+
+
+def violations(text: str) -> list[tuple[int | None, str, str]]:
+    try:
+        parse(text, SOURCE)
+    except InvalidInput as error:
+        return [
+            (found.line, found.path, f"{found.message} ({found.hint})")
+            for found in error.violations
+        ]
+    return []
+
+
+def expected(text: str) -> list[tuple[int | None, str, str]]:
+    wanted = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = re.search(r"# expect(-somewhere)? (.*)$", line)
+        if match is None:
+            continue
+        for one in match[2].split(" | "):
+            path, _, part = one.partition(": ")
+            wanted.append((None if match[1] else number, path.strip(), part.strip()))
+    assert wanted, "a case expects something"
+    return wanted
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_case_has_exactly_the_expected_violations(case: Path) -> None:
+    text = case.read_text()
+    found = violations(text)
+    for line, path, part in expected(text):
+        match = next(
+            (one for one in found if one[1] == path and part in one[2] and line in (None, one[0])),
+            None,
+        )
+        assert match is not None, f"not found: line {line}: {path}: {part}\nfound: {found}"
+        found.remove(match)
+    assert found == []
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(CASES) >= 40
+
+
+class TestExample:
+    @pytest.fixture
+    def inventory(self) -> Inventory:
+        return parse(EXAMPLE, SOURCE)
+
+    def test_has_its_hosts_in_order(self, inventory: Inventory) -> None:
+        assert [host.name for host in inventory.hosts] == ["web-1", "app-1", "app-2", "db-1"]
+        assert inventory.hosts[0].roles == {Role.CONTROL, Role.WORKLOAD}
+        assert inventory.hosts[1].roles == {Role.WORKLOAD}
+        assert inventory.hosts[0].labels == {"zone": "a", "rack": "7"}
+
+    def test_host_overrides_ssh_field_by_field(self, inventory: Inventory) -> None:
+        ssh = inventory.hosts[2].ssh
+        assert (ssh.user, ssh.port) == ("admin", 2222)
+        assert (ssh.become, ssh.host_keys) == (Become.SUDO, HostKeyPolicy.STRICT)
+        assert ssh.jump == "ops@bastion.example.com:22"
+
+    def test_host_overrides_proxy_field_by_field(self, inventory: Inventory) -> None:
+        proxy = inventory.hosts[2].proxy
+        assert (proxy.inbound_port, proxy.admin_port, proxy.drain_s) == (16006, 15000, 60.0)
+
+    def test_paths_are_resolved_against_its_folder(
+        self, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert inventory.source == SOURCE
+        package = inventory.consul.package
+        assert package is not None
+        assert package.archive == Path("/mesh/consul_linux_amd64.zip")
+        assert inventory.hosts[0].ssh.known_hosts == Path("/mesh/known_hosts")
+        monkeypatch.setenv("HOME", "/home/op")
+        assert parse(EXAMPLE, SOURCE).hosts[0].ssh.key == Path("/home/op/.ssh/id_ed25519")
+
+    def test_upstreams_take_the_protocol_of_their_service(self, inventory: Inventory) -> None:
+        uses = inventory.hosts[0].services[0].upstreams
+        assert [(use.service, use.port, use.protocol) for use in uses] == [
+            ("api", 9001, "http"),
+            ("orders-db", 9002, "tcp"),
+        ]
+
+    def test_health_is_merged_and_the_nearest_kind_wins(self, inventory: Inventory) -> None:
+        web, api = inventory.hosts[0].services[0], inventory.hosts[1].services[0]
+        assert web.health == HealthCheck(kind="http", path="/healthz")
+        assert api.health == HealthCheck(
+            kind="http", path="/healthz", interval_s=2.0, timeout_s=1.0, unhealthy_after=3
+        )
+        assert inventory.hosts[3].services[0].health.kind == "tcp"
+
+    def test_callers_are_known(self, inventory: Inventory) -> None:
+        assert inventory.callers_of(inventory.hosts[3].services[0].name) == ("api", "web")
+
+    def test_is_a_value(self, inventory: Inventory) -> None:
+        assert inventory == parse(EXAMPLE, SOURCE)
+
+
+def minimal(extra: str = "", mode: str = "existing") -> str:
+    host = "{name: a, transport: local, root: ./a}"
+    return f"version: 1\nconsul: {{mode: {mode}}}\nhosts:\n  - {host}\n{extra}"
+
+
+class TestDefaults:
+    def test_are_those_of_the_model(self) -> None:
+        inventory = parse(minimal(mode="embedded"), SOURCE)
+        host = inventory.hosts[0]
+        assert inventory.consul.mode is ConsulMode.EMBEDDED
+        assert inventory.consul.address == "http://127.0.0.1:8500"
+        assert (host.address, host.root, host.services) == ("127.0.0.1", "/mesh/a", ())
+        assert (host.ssh.user, host.ssh.port, host.ssh.key) == ("root", 22, None)
+        assert (host.proxy.inbound_port, host.proxy.admin_port) == (15006, 15000)
+
+    def test_health_of_a_service_without_any_is_tcp(self) -> None:
+        service = "  - {name: b, address: h, services: [{name: web, port: 80}]}\n"
+        assert parse(minimal(service), SOURCE).hosts[1].services[0].health == HealthCheck()
+
+    def test_a_relative_source_is_made_absolute(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        inventory = parse(minimal(), Path("inventory.yaml"))
+        assert inventory.source == tmp_path / "inventory.yaml"
+        assert inventory.hosts[0].root == str(tmp_path / "a")
+
+    def test_a_service_may_call_itself(self) -> None:
+        service = "{name: web, port: 80, upstreams: [web: 9001]}"
+        inventory = parse(minimal(f"  - {{name: b, address: h, services: [{service}]}}"), SOURCE)
+        assert inventory.hosts[1].services[0].upstreams[0].service == "web"
+
+    def test_a_trailing_slash_of_consul_is_dropped(self) -> None:
+        text = minimal().replace("existing", "existing, address: 'http://[::1]:8500/'")
+        assert parse(text, SOURCE).consul.address == "http://[::1]:8500"
+
+    def test_violations_come_in_the_order_of_the_text(self) -> None:
+        case = ROOT / "tests/cases/inventory/everything-at-once.yaml"
+        lines = [line for line, _, _ in violations(case.read_text())]
+        assert len(lines) == 7
+        assert lines == sorted(lines, key=lambda line: line or 0)
+
+    def test_a_flood_of_violations_is_cut(self) -> None:
+        many = "".join(f"key-{number}: 1\n" for number in range(2000))
+        found = violations(minimal(many))
+        assert len(found) == 501
+        assert "more violations" in found[-1][2]
+
+
+# What a mutation may put in the place of any value: every type, the edges of every rule.
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 70000),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.text(max_size=12),
+    st.sampled_from(["local", "ssh", "embedded", "managed", "0", "1s", "~x", "/", "::", "web"]),
+    st.just([]),
+    st.just({}),
+    st.just({"api": 9001}),
+)
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    found = []
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, child in children:
+        found.append((tree, key))
+        if isinstance(child, dict | list):
+            found += _places(child)
+    return found
+
+
+def _mutate(tree: Any, draw: Callable[..., Any]) -> None:
+    container, key = draw(st.sampled_from(_places(tree)))
+    match draw(st.sampled_from(["set", "delete", "rename", "copy"])):
+        case "set":
+            container[key] = draw(LEAVES)
+        case "delete":
+            del container[key]
+        case "rename" if isinstance(container, dict):
+            container[draw(st.text(max_size=8))] = container.pop(key)
+        case _ if isinstance(container, list):
+            container.append(container[key])
+        case _:
+            pass
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[Check.too_slow])
+@given(st.data())
+def test_any_mutation_of_the_example_parses_or_is_refused(data: st.DataObject) -> None:
+    tree = yaml.safe_load(EXAMPLE)
+    for _ in range(data.draw(st.integers(1, 3))):
+        _mutate(tree, data.draw)
+        if not tree:
+            return
+    text = yaml.safe_dump(tree, allow_unicode=True)
+    refused = violations(text)
+    assert all(path and message for _, path, message in refused)
+    if not refused:
+        assert parse(text, SOURCE).hosts
+        # What the parser takes, no editor may mark as wrong.
+        plain = yamltree.plain(yamltree.load(text, "x"))
+        assert [error.message for error in SCHEMA.iter_errors(plain)] == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, len(EXAMPLE)), st.integers(0, 30), st.text(max_size=10))
+def test_any_edit_of_the_text_parses_or_is_refused(at: int, cut: int, put: str) -> None:
+    text = EXAMPLE[:at] + put + EXAMPLE[at + cut :]
+    refused = violations(text)
+    assert refused or parse(text, SOURCE).hosts
