@@ -239,3 +239,17 @@ def test_any_edit_of_the_text_parses_or_is_refused(at: int, cut: int, put: str) 
     text = EXAMPLE[:at] + put + EXAMPLE[at + cut :]
     refused = violations(text)
     assert refused or parse(text, SOURCE).hosts
+
+
+def test_a_short_interval_shortens_the_timeout_that_was_not_written() -> None:
+    text = """\
+version: 1
+consul: {mode: existing}
+hosts:
+  - name: a
+    address: 10.0.0.1
+    services:
+      - {name: a, port: 1, health: {tcp: true, interval: 1s}}
+"""
+    check = parse(text, Path("/inventory.yaml")).hosts[0].services[0].health
+    assert (check.interval_s, check.timeout_s) == (1.0, 1.0)

@@ -1,0 +1,98 @@
+"""From samples to medians, spreads and ratios. Pure; a sample with a fault is never averaged."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Metric(StrEnum):
+    """What is measured; the unit is part of the name."""
+
+    CPU_US_PER_REQUEST = "cpu_us_per_request"
+    REQUESTS_PER_S = "requests_per_s"
+    PROXY_CORE_SHARE = "proxy_core_share"
+    FOREIGN_SHARE = "foreign_share"
+    PACED_PER_S = "paced_requests_per_s"
+    P50_MS = "p50_ms"
+    P99_MS = "p99_ms"
+    RSS_IDLE_MIB = "rss_idle_mib"
+    RSS_LOADED_MIB = "rss_loaded_mib"
+    PSS_IDLE_MIB = "pss_idle_mib"
+    PSS_LOADED_MIB = "pss_loaded_mib"
+    TCP_CPU_S_PER_GIB = "tcp_cpu_s_per_gib"
+    TCP_MIB_PER_S = "tcp_mib_per_s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One contestant's go in one round."""
+
+    contestant: str
+    round: int
+    figures: Mapping[Metric, float] = field(default_factory=dict)
+    """Only of phases in which every single request succeeded."""
+    faults: tuple[str, ...] = ()
+    """Why a phase of this go does not count; each begins with the phase's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The middle and the extremes of ``count`` values."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """None if there is no value: an absent figure is never shown as zero."""
+    known = sorted(values)
+    if not known:
+        return None
+    return Spread(median=statistics.median(known), low=known[0], high=known[-1], count=len(known))
+
+
+def of(samples: Sequence[Sample], contestant: str, metric: Metric) -> Spread | None:
+    """The spread of one contestant's values over all rounds in which it has one."""
+    return spread(
+        sample.figures[metric]
+        for sample in samples
+        if sample.contestant == contestant and metric in sample.figures
+    )
+
+
+def ratio(
+    samples: Sequence[Sample], contestant: str, reference: str, metric: Metric
+) -> Spread | None:
+    """``contestant / reference``, formed within each round, then spread.
+
+    Not the ratio of the medians: what disturbs a round disturbs both, and cancels out. A round in
+    which either has no value, or the reference's is zero, is left out.
+    """
+    by_round = {
+        (sample.round, sample.contestant): sample.figures[metric]
+        for sample in samples
+        if metric in sample.figures
+    }
+    return spread(
+        value / base
+        for (number, name), value in by_round.items()
+        if name == contestant and (base := by_round.get((number, reference), 0.0)) > 0
+    )
+
+
+def faults(samples: Sequence[Sample]) -> tuple[tuple[int, str, str], ...]:
+    """(round, contestant, reason) of everything that was left out, in order of rounds."""
+    return tuple(
+        (sample.round, sample.contestant, fault)
+        for sample in sorted(samples, key=lambda sample: sample.round)
+        for fault in sample.faults
+    )
+
+
+def order(contestants: Sequence[str], number: int) -> tuple[str, ...]:
+    """Who goes when in round ``number`` (from 1): everybody is first, and last, equally often."""
+    shift = (number - 1) % len(contestants) if contestants else 0
+    return (*contestants[shift:], *contestants[:shift])

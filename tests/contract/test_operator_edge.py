@@ -1,0 +1,214 @@
+"""``meshctl.consul.ConsulEdge`` against both agents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshctl.consul import CheckStatus, ConsulEdge, Publication, RegisteredWorkload
+from meshctl.errors import Refused, RemoteFailure
+from proxy.model import registration
+from proxy.model.codec import encode
+from proxy.model.names import HostName, ServiceName, TrustDomain
+from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.registration import SNAPSHOT_KEY, Acknowledgement
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from conftest import Agent
+
+TD = TrustDomain("mesh.test")
+
+
+def policy(request_s: float) -> Policy:
+    return Policy(defaults=ServicePolicy(timeouts=Timeouts(request_s=request_s)))
+
+
+@pytest.fixture
+async def edge(agent: Agent) -> AsyncIterator[ConsulEdge]:
+    """With nothing published and no workload registered."""
+    await agent.call("DELETE", f"kv/{SNAPSHOT_KEY}")
+    for service_id in (await agent.get("agent/services")).json:
+        if service_id.startswith(registration.SERVICE_PREFIX):
+            await agent.put(f"agent/service/deregister/{service_id}")
+    async with ConsulEdge(agent.url) as made:
+        yield made
+
+
+async def register(agent: Agent, service: str, host: str, **changes: Any) -> None:
+    name, on = ServiceName(service), HostName(host)
+    checks = [
+        {"CheckID": registration.proxy_check_id(name, on), "Name": "p", "TTL": "30s"},
+        {"CheckID": registration.app_check_id(name, on), "Name": "a", "TTL": "30s"},
+    ]
+    body = {
+        "ID": registration.service_id(name, on),
+        "Name": registration.catalogue_name(name),
+        "Address": "10.0.0.7",
+        "Port": 15006,
+        "Meta": {
+            registration.META_MESH: "meshctl",
+            registration.META_TRUST_DOMAIN: TD,
+            registration.META_HOST: host,
+            registration.META_VERSION: "v2",
+            registration.META_PROTOCOL: "http",
+        },
+        "Checks": checks,
+    }
+    reply = await agent.put("agent/service/register", {**body, **changes})
+    assert reply.status == 200
+
+
+async def report(agent: Agent, check_id: str, status: str, output: str) -> None:
+    body = {"Status": status, "Output": output}
+    assert (await agent.put(f"agent/check/update/{check_id}", body)).status == 200
+
+
+def acknowledgement(generation: int) -> Acknowledgement:
+    return Acknowledgement(generation=generation, release="r", config="c", state="ready")
+
+
+async def test_there_is_a_leader(edge: ConsulEdge) -> None:
+    assert (await edge.leader()).startswith("127.0.0.1:")
+
+
+async def test_nothing_published_is_none_at_0(edge: ConsulEdge) -> None:
+    assert await edge.fetch_snapshot() == (None, 0)
+
+
+async def test_the_first_publication_is_generation_1_and_comes_back(edge: ConsulEdge) -> None:
+    assert await edge.publish(policy(5.0), TD) == Publication(generation=1, changed=True)
+    snapshot, index = await edge.fetch_snapshot()
+    assert snapshot == Snapshot(generation=1, trust_domain=TD, policy=policy(5.0))
+    assert index > 0
+
+
+async def test_publishing_the_same_writes_nothing(edge: ConsulEdge) -> None:
+    await edge.publish(policy(5.0), TD)
+    before = await edge.fetch_snapshot()
+    assert await edge.publish(policy(5.0), TD) == Publication(generation=1, changed=False)
+    assert await edge.fetch_snapshot() == before
+
+
+async def test_each_change_is_one_generation_more(edge: ConsulEdge) -> None:
+    generations = [(await edge.publish(policy(float(n)), TD)).generation for n in range(5, 9)]
+    assert generations == [1, 2, 3, 4]
+
+
+async def test_racing_publications_lose_no_generation(edge: ConsulEdge) -> None:
+    results = await asyncio.gather(*(edge.publish(policy(float(n)), TD) for n in range(5, 11)))
+    assert sorted(result.generation for result in results) == [1, 2, 3, 4, 5, 6]
+    snapshot, _ = await edge.fetch_snapshot()
+    assert snapshot is not None
+    assert snapshot.generation == 6
+
+
+async def test_a_broken_snapshot_is_reported_and_repaired_with_a_higher_generation(
+    agent: Agent, edge: ConsulEdge
+) -> None:
+    for number in range(5, 8):
+        await edge.publish(policy(float(number)), TD)
+    await agent.put(f"kv/{SNAPSHOT_KEY}", b'{"generation": 3, "poli')
+    with pytest.raises(RemoteFailure, match="broken") as caught:
+        await edge.fetch_snapshot()
+    assert "meshctl deploy" in caught.value.hint
+    publication = await edge.publish(policy(5.0), TD)
+    assert publication.changed
+    assert publication.generation > 3
+    snapshot, _ = await edge.fetch_snapshot()
+    assert snapshot is not None
+    assert snapshot.generation == publication.generation
+
+
+async def test_a_wiped_store_goes_on_above_what_proxies_have_acknowledged(
+    agent: Agent, edge: ConsulEdge
+) -> None:
+    await register(agent, "api", "h1")
+    output = encode(acknowledgement(41)).decode()
+    await report(agent, "mesh-api-h1:proxy", "passing", output)
+    assert (await edge.publish(policy(5.0), TD)).generation == 42
+
+
+async def test_the_policy_of_another_mesh_is_not_overwritten(edge: ConsulEdge) -> None:
+    await edge.publish(policy(5.0), TrustDomain("other.test"))
+    with pytest.raises(Refused, match=r"other\.test") as caught:
+        await edge.publish(policy(6.0), TD)
+    assert SNAPSHOT_KEY in caught.value.hint
+    snapshot, _ = await edge.fetch_snapshot()
+    assert snapshot is not None
+    assert snapshot.trust_domain == "other.test"
+
+
+async def test_nothing_registered_is_no_workload(edge: ConsulEdge) -> None:
+    assert await edge.workloads() == []
+
+
+async def test_workloads_come_with_everything_their_proxies_said(
+    agent: Agent, edge: ConsulEdge
+) -> None:
+    await register(agent, "web", "h2")
+    await register(agent, "api", "h2")
+    await register(agent, "api", "h1")
+    said = acknowledgement(7)
+    await report(agent, "mesh-api-h1:proxy", "passing", encode(said).decode())
+    await report(agent, "mesh-api-h1:app", "warning", "slow to answer")
+    await report(agent, "mesh-api-h2:proxy", "passing", "not an acknowledgement")
+    await report(agent, "mesh-api-h2:app", "passing", "")
+    found = await edge.workloads()
+    assert [(w.service, w.host) for w in found] == [("api", "h1"), ("api", "h2"), ("web", "h2")]
+    (node,) = (await agent.get("catalog/nodes")).json
+    assert found[0] == RegisteredWorkload(
+        service=ServiceName("api"),
+        host=HostName("h1"),
+        trust_domain=TD,
+        address="10.0.0.7",
+        port=15006,
+        version="v2",
+        protocol="http",
+        node=node["Node"],
+        node_status=CheckStatus.PASSING,
+        proxy_status=CheckStatus.PASSING,
+        app_status=CheckStatus.WARNING,
+        app_output="slow to answer",
+        acknowledgement=said,
+    )
+    assert [w.acknowledgement for w in found[1:]] == [None, None]
+    assert [w.is_healthy for w in found] == [False, True, False]
+    assert found[2].proxy_status is CheckStatus.CRITICAL
+
+
+async def test_an_expired_proxy_is_critical_with_its_last_acknowledgement(
+    agent: Agent, edge: ConsulEdge
+) -> None:
+    check = {"CheckID": "mesh-api-h1:proxy", "Name": "p", "TTL": "300ms"}
+    await register(agent, "api", "h1", Checks=[check])
+    said = acknowledgement(7)
+    await report(agent, "mesh-api-h1:proxy", "passing", encode(said).decode())
+    await agent.until("health/checks/mesh-api", lambda found: found[0]["Status"] == "critical")
+    (workload,) = await edge.workloads()
+    assert workload.proxy_status is CheckStatus.CRITICAL
+    assert workload.app_status is CheckStatus.MISSING
+    assert workload.acknowledgement == said
+
+
+async def test_what_no_proxy_of_ours_registered_is_left_out(agent: Agent, edge: ConsulEdge) -> None:
+    await register(agent, "ours", "h1")
+    await register(agent, "foreign", "h1", Meta={})
+    await register(agent, "strange", "h1", Meta={registration.META_MESH: "meshctl"})
+    odd = {"ID": "odd", "Name": "mesh-Not_A_Name", "Meta": {registration.META_MESH: "meshctl"}}
+    await agent.put("agent/service/register", odd)
+    try:
+        assert [workload.service for workload in await edge.workloads()] == ["ours"]
+    finally:
+        await agent.put("agent/service/deregister/odd")
+
+
+async def test_what_is_published_is_canonical_json(agent: Agent, edge: ConsulEdge) -> None:
+    await edge.publish(policy(5.0), TD)
+    raw = (await agent.get(f"kv/{SNAPSHOT_KEY}?raw")).body
+    assert raw == encode(Snapshot(generation=1, trust_domain=TD, policy=policy(5.0)))
+    assert json.loads(raw)["policy"]["defaults"]["timeouts"]["request_s"] == 5.0

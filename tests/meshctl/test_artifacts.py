@@ -1,0 +1,153 @@
+"""Rendered files: golden, accepted by systemd, hardened as promised, and without surprises."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec.structs
+import pytest
+
+from meshctl import artifacts
+from meshctl.layout import Layout
+from proxy.model.codec import decode
+from proxy.model.names import TrustDomain
+from proxy.model.settings import Address, Settings
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TRUST_DOMAIN = TrustDomain("mesh.test")
+
+
+def settings(world: Any, host: str = "front") -> Settings:
+    return artifacts.settings(
+        world.inventory, world.host(host), trust_domain=TRUST_DOMAIN, release="0123456789abcdef"
+    )
+
+
+def assert_golden(name: str, content: bytes) -> None:
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_bytes(content)
+    assert content == path.read_bytes()
+
+
+def test_proxy_json_is_the_golden_one(world: Any) -> None:
+    _, file = artifacts.config_files(settings(world, "back"), b"roots", Layout())
+    assert_golden("proxy.json", file.content)
+    assert decode(file.content, Settings) == settings(world, "back")
+
+
+def test_the_digest_is_that_of_everything_else(world: Any) -> None:
+    one = settings(world)
+    other = artifacts.settings(
+        world.inventory, world.host("front"), trust_domain=TRUST_DOMAIN, release="another"
+    )
+    assert re.fullmatch("[0-9a-f]{16}", one.config)
+    assert one.config != other.config
+    assert settings(world) == one
+
+
+def test_callers_are_those_that_declare_the_upstream(world: Any) -> None:
+    allow = {workload.service: workload.allow for workload in settings(world, "back").workloads}
+    assert allow == {"api": ("web",), "users": ()}
+
+
+def test_the_proxys_unit_is_the_golden_one(world: Any) -> None:
+    unit = artifacts.proxy_unit(world.host("front"), settings(world))
+    assert unit.path == "/etc/systemd/system/meshctl-proxy.service"
+    assert unit.mode == 0o644
+    assert_golden("meshctl-proxy.service", unit.content)
+
+
+def test_a_low_port_takes_the_one_capability_for_it(world: Any) -> None:
+    low = msgspec.structs.replace(settings(world), inbound=Address(host="0.0.0.0", port=443))
+    text = artifacts.proxy_unit(world.host("front"), low).content.decode()
+    assert "\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in text
+    assert "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in text
+    assert "\nPrivateUsers=no\n" in text
+
+
+def consul_files(world: Any, host: str) -> tuple[artifacts.RenderedFile, artifacts.RenderedFile]:
+    config, unit = artifacts.consul_files(world.inventory, world.host(host), world.desired.consul)
+    return config, unit
+
+
+def test_consuls_files_are_the_golden_ones(managed_world: Any) -> None:
+    config, unit = consul_files(managed_world, "front")
+    assert_golden("consul-server.json", config.content)
+    assert_golden("meshctl-consul.service", unit.content)
+
+
+def test_consuls_configuration_is_readable_by_consul_only(managed_world: Any) -> None:
+    config, _ = consul_files(managed_world, "front")
+    assert (config.mode, config.owner, config.group) == (0o640, "root", "meshctl-consul")
+    assert config.is_secret
+    assert managed_world.desired.consul.gossip_key not in repr(config)
+
+
+def test_a_client_neither_votes_nor_expects_votes(managed_world: Any) -> None:
+    server = json.loads(consul_files(managed_world, "front")[0].content)
+    client = json.loads(consul_files(managed_world, "back")[0].content)
+    assert (server["server"], server["bootstrap_expect"]) == (True, 1)
+    assert client["server"] is False
+    assert "bootstrap_expect" not in client
+    assert client["retry_join"] == ["10.0.0.1"]
+    assert client["bind_addr"] == "10.0.0.2"
+    assert client["client_addr"] == "127.0.0.1"
+
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+def written(unit: artifacts.RenderedFile, folder: Path) -> Path:
+    """With a program that exists here, which is all that `verify` asks of it."""
+    path = folder / unit.path.rpartition("/")[2]
+    text = re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", unit.content.decode())
+    path.write_text(text)
+    return path
+
+
+@needs_systemd
+@pytest.mark.parametrize("which", ["proxy", "consul"])
+def test_systemd_has_nothing_to_say_about_a_unit(
+    managed_world: Any, tmp_path: Path, which: str
+) -> None:
+    world = managed_world
+    unit = (
+        artifacts.proxy_unit(world.host("front"), settings(world))
+        if which == "proxy"
+        else consul_files(world, "front")[1]
+    )
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", written(unit, tmp_path)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
+@needs_systemd
+@pytest.mark.parametrize(("which", "at_most"), [("proxy", 16), ("low-port", 16), ("consul", 20)])
+def test_the_exposure_of_a_unit_is_small(
+    managed_world: Any, tmp_path: Path, which: str, at_most: int
+) -> None:
+    world = managed_world
+    unit = (
+        consul_files(world, "front")[1]
+        if which == "consul"
+        else artifacts.proxy_unit(world.host("front"), settings(world))
+    )
+    path = written(unit, tmp_path)
+    if which == "low-port":
+        text = path.read_text()
+        text = text.replace("CapabilityBoundingSet=", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE")
+        path.write_text(text.replace("PrivateUsers=yes", "PrivateUsers=no"))
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={at_most}", path],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-300:]
