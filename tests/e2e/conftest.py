@@ -146,3 +146,17 @@ def lab() -> Iterator[Lab]:
     finally:
         if not there:
             _done("down")
+
+
+@pytest.fixture(scope="session")
+def consul_binary() -> str:
+    """A real Consul. Without one the tests are skipped, unless MESHCTL_REQUIRE_CONSUL=1."""
+    found = subprocess.run(
+        [str(SCRIPT.with_name("fetch-consul"))], capture_output=True, text=True, check=False
+    )
+    if found.returncode != 0:
+        reason = f"no Consul binary: {found.stderr.strip()}"
+        if os.environ.get("MESHCTL_REQUIRE_CONSUL") == "1":
+            pytest.fail(f"{reason} (MESHCTL_REQUIRE_CONSUL=1)", pytrace=False)
+        pytest.skip(reason)
+    return found.stdout.strip()

@@ -93,7 +93,7 @@ class World:
             started=NOW.timestamp(),
             ended=NOW.timestamp(),
             disks={layout.prefix: 10**10, layout.state: 10**10},
-            consul=ConsulFact(is_answering=True, leader="10.0.0.1:8300"),
+            consul=ConsulFact(is_answering=True, leader="10.0.0.1:8300", is_snapshot_known=True),
         )
         return HostFacts(
             seen=msgspec.structs.replace(seen, **changes), clock_offset_s=0.1, proxy=None

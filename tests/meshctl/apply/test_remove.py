@@ -14,6 +14,7 @@ async def removal(lab: Any, owner: str = "me") -> Removal:
         lab.connector,
         trust_domain=lab.state.trust_domain,
         owner=owner,
+        is_whole_mesh=True,
         parallel=2,
         ended=ended.append,
     )

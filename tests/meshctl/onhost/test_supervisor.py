@@ -11,7 +11,8 @@ from meshctl.onhost.fault import Fault
 from meshctl.onhost.supervisor import Process, supervisor
 
 OBEDIENT = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); signal.pause()"
-STUBBORN = """\
+STUBBORN = """
+import signal
 signal.signal(15, signal.SIG_IGN)
 print('up', flush=True)
 while True:

@@ -283,6 +283,20 @@ def test_the_newest_snapshot_that_a_host_knows_decides(world: Any) -> None:
     assert plan_of(world, **everything(world, back=behind)).is_empty
 
 
+@pytest.mark.parametrize(
+    ("is_known", "why"),
+    [(True, "none is published yet"), (False, "what is published could not be read")],
+)
+def test_a_policy_that_cannot_be_read_is_not_called_absent(
+    world: Any, is_known: bool, why: str
+) -> None:
+    fact = ConsulFact(is_answering=True, is_snapshot_known=is_known)
+    plan = plan_of(
+        world, front=world.deployed("front", consul=fact), back=world.deployed("back", consul=fact)
+    )
+    assert plan.after[0].why == why
+
+
 @pytest.mark.parametrize("snapshot", [b"", b"{", b'{"generation": "x"}'])
 def test_what_is_no_snapshot_is_published_over(world: Any, snapshot: bytes) -> None:
     fact = ConsulFact(is_answering=True, leader="x", snapshot=snapshot)

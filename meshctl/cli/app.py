@@ -1,0 +1,51 @@
+"""The root command: what holds for all commands, and their registration."""
+
+from typing import Annotated
+
+import typer
+
+from meshctl import __version__
+from meshctl.cli import bundle, certs, check, console, deploy, hosts, init, schema, status, uninstall
+
+app = typer.Typer(
+    name="meshctl",
+    help="A service mesh for VMs and bare metal: mTLS, discovery and resilience over SSH.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"meshctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    no_colour: Annotated[
+        bool, typer.Option("--no-color", help="Plain text; also: the variable NO_COLOR.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if no_colour:
+        console.disable_colour()
+
+
+app.command(rich_help_panel="Set up")(init.init)
+app.command(rich_help_panel="Set up")(deploy.deploy)
+app.command(rich_help_panel="Set up")(uninstall.uninstall)
+app.command(rich_help_panel="Set up")(schema.schema)
+app.add_typer(bundle.app, name="bundle", rich_help_panel="Set up")
+app.add_typer(hosts.app, name="hosts", rich_help_panel="Set up")
+app.command(rich_help_panel="Look after")(status.status)
+app.command(rich_help_panel="Look after")(check.check)
+app.add_typer(certs.app, name="certs", rich_help_panel="Look after")
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,56 @@
+"""``meshctl bundle``: what is pushed to hosts, fetched while there is a network."""
+
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshctl.apply.preparation import LOCK_FILE
+from meshctl.bundle import BundleCache
+from meshctl.bundle.model import Target
+from meshctl.cli import console
+from meshctl.cli.options import InventoryFile, OutputFormat, StateOption, open_mesh
+
+app = typer.Typer(help="What is pushed to hosts.", no_args_is_help=True)
+
+
+@app.command("fetch")
+def fetch(
+    inventory: InventoryFile = Path("inventory.yaml"),
+    state: StateOption = None,
+    python: Annotated[
+        str, typer.Option(help="The hosts' Python, such as 3.11.", show_default="this one")
+    ] = ".".join(platform.python_version_tuple()[:2]),
+    machine: Annotated[
+        str, typer.Option(help="x86_64 or aarch64.", show_default="this one's")
+    ] = platform.machine(),
+    glibc: Annotated[
+        str, typer.Option(help="The hosts' glibc, such as 2.36.", show_default="this one")
+    ] = platform.libc_ver()[1],
+    output: OutputFormat = console.Output.TABLE,
+) -> None:
+    """Fetch the wheels for a kind of host, so that a later deploy needs no package index."""
+    with console.errors():
+        mesh = open_mesh(inventory, state)
+        with console.err.status(f"fetching wheels for Python {python} on {machine}"):
+            bundle = BundleCache(mesh.state.cache, mesh.state.path / LOCK_FILE).resolve(
+                Target(python=python, machine=machine, glibc=glibc)
+            )
+        if output is console.Output.JSON:
+            console.emit_json(
+                {
+                    "target": str(bundle.target),
+                    "digest": bundle.digest,
+                    "wheels": [
+                        {"name": wheel.name, "sha256": wheel.sha256, "size": wheel.size}
+                        for wheel in bundle.wheels
+                    ],
+                }
+            )
+            return
+        rows = console.table("WHEEL", "BYTES", "SHA-256")
+        for wheel in bundle.wheels:
+            rows.add_row(wheel.name, str(wheel.size), wheel.sha256[:16])
+        console.out.print(rows)
+        console.err.print(f"release {bundle.digest} for {bundle.target} can be pushed")

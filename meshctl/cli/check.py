@@ -1,0 +1,167 @@
+"""``meshctl check``: is this machine, the CA and every host fit, and what to do where not."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.markup import escape
+
+from meshctl.apply.preparation import owner_of
+from meshctl.apply.survey import Survey, survey
+from meshctl.cli import console, when
+from meshctl.cli.options import (
+    InventoryFile,
+    Mesh,
+    OutputFormat,
+    Parallel,
+    StateOption,
+    open_mesh,
+)
+from meshctl.errors import Exit
+from meshctl.facts.preflight import examine
+from meshctl.inventory.files import missing_files
+from meshctl.pki.authority import CA_WARN_S
+from meshctl.pki.store import CaStore
+from meshctl.status import EXPIRY_PROBLEM, Finding, Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One subject: what was looked at, and what was found; nothing found is good news."""
+
+    subject: str
+    what: str
+    findings: tuple[Finding, ...]
+
+
+def check(
+    inventory: InventoryFile = Path("inventory.yaml"),
+    state: StateOption = None,
+    parallel: Parallel = 50,
+    output: OutputFormat = console.Output.TABLE,
+) -> None:
+    """Look for what stands in the way of a deploy, or is wrong with a mesh that runs.
+
+    Each finding comes with its fix. Changes nothing. Exit code 1 if there is a problem; an
+    expiring certificate is one.
+    """
+    with console.errors():
+        mesh = open_mesh(inventory, state)
+        now = datetime.now(UTC)
+        checked = [_files(mesh), _authority(mesh, now), *asyncio.run(_hosts(mesh, parallel, now))]
+        problems = sum(
+            finding.severity is Severity.PROBLEM for entry in checked for finding in entry.findings
+        )
+        if output is console.Output.JSON:
+            console.emit_json({"is_well": not problems, "checked": checked})
+        else:
+            _show(checked, problems)
+        raise SystemExit(int(Exit.FAILED if problems else Exit.OK))
+
+
+def _files(mesh: Mesh) -> Checked:
+    return Checked(
+        subject="inventory",
+        what=f"{mesh.inventory.source.name}: {len(mesh.inventory.hosts)} host(s), files it names",
+        findings=tuple(
+            Finding(
+                severity=Severity.PROBLEM,
+                subject=violation.path,
+                message=violation.message,
+                fix=violation.hint,
+            )
+            for violation in missing_files(mesh.inventory)
+        ),
+    )
+
+
+def _authority(mesh: Mesh, now: datetime) -> Checked:
+    ca = CaStore.open(mesh.state)
+    findings = []
+    for name, certificate, fix in (
+        ("the issuing CA", ca.issuing, "meshctl init --renew-issuing, then meshctl certs rotate"),
+        ("the root", ca.root, "plan a new root: leaves cannot outlive it"),
+    ):
+        left = certificate.not_valid_after_utc - now
+        if left.total_seconds() < CA_WARN_S:
+            findings.append(
+                Finding(
+                    severity=Severity.PROBLEM if left < EXPIRY_PROBLEM else Severity.WARNING,
+                    subject=name,
+                    message=f"{name} ends {when.remaining(certificate.not_valid_after_utc, now)}",
+                    fix=fix,
+                )
+            )
+    return Checked(
+        subject="CA",
+        what=f"trust domain {mesh.state.trust_domain}, keys"
+        f" {'encrypted' if ca.is_encrypted else 'NOT encrypted'} at rest, validity",
+        findings=tuple(findings),
+    )
+
+
+async def _hosts(mesh: Mesh, parallel: int, now: datetime) -> list[Checked]:
+    connections = mesh.connections()
+    domain = mesh.state.trust_domain
+    try:
+        with console.err.status(f"asking {len(mesh.inventory.hosts)} host(s)"):
+            seen = await survey(mesh.inventory, domain, connections, parallel=parallel)
+    finally:
+        await connections.close()
+    return list(_judged(mesh, seen, now))
+
+
+def _judged(mesh: Mesh, seen: Survey, now: datetime) -> Iterator[Checked]:
+    whole = seen.status(mesh.inventory, mesh.state.trust_domain, now)
+    owner = owner_of(mesh.state)
+    is_new = not any(facts.seen.current for facts in seen.gathered.facts.values())
+    for host in mesh.inventory.hosts:
+        facts = seen.gathered.facts.get(host.name)
+        findings: list[Finding] = []
+        if facts is not None:
+            findings += (
+                Finding(
+                    severity=Severity.PROBLEM,
+                    subject=host.name,
+                    message=found.message,
+                    fix=found.fix,
+                )
+                for found in examine(mesh.inventory, host, facts, owner)
+            )
+        if facts is None or facts.seen.current:
+            # Of a host without a proxy, what follows would only say that it has none.
+            about = {host.name, *(f"{service.name} on {host.name}" for service in host.services)}
+            told = {finding.message for finding in findings}
+            findings += (
+                finding
+                for finding in whole.findings
+                if finding.subject in about and finding.message not in told
+            )
+        yield Checked(
+            subject=host.name,
+            what="access, Python, architecture, systemd, ports, disk, clock"
+            + (", proxy, workloads, certificates" if facts and facts.seen.current else ""),
+            findings=tuple(findings),
+        )
+    if not is_new:
+        yield Checked(
+            subject="Consul",
+            what=f"{mesh.inventory.consul.mode}, the published policy",
+            findings=tuple(found for found in whole.findings if found.subject == "Consul"),
+        )
+
+
+def _show(checked: list[Checked], problems: int) -> None:
+    for entry in checked:
+        mark = "[green]ok[/]  "
+        if entry.findings:
+            is_problem = any(found.severity is Severity.PROBLEM for found in entry.findings)
+            mark = "[red]bad[/] " if is_problem else "[yellow]warn[/]"
+        console.out.print(f"{mark}  [bold]{escape(entry.subject)}[/]  {escape(entry.what)}")
+        for found in entry.findings:
+            console.out.print(f"      {escape(found.message)}")
+            if found.fix:
+                console.out.print(f"      [bold]fix:[/] {escape(found.fix)}")
+    console.err.print(f"{problems} problem(s)" if problems else "fit")

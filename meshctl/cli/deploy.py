@@ -1,0 +1,285 @@
+"""``meshctl deploy``: ask the hosts, show the plan, apply that very plan, report."""
+
+import asyncio
+import difflib
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshctl.apply import registry
+from meshctl.apply.consul_access import open_consul
+from meshctl.apply.means import Means, planned_record
+from meshctl.apply.preparation import Mesh, prepare
+from meshctl.apply.report import Outcome, Report
+from meshctl.apply.run import run
+from meshctl.cli import console
+from meshctl.cli.console import Output
+from meshctl.cli.options import AssumeYes, InventoryFile, OutputFormat, StateOption, open_mesh
+from meshctl.cli.plan_view import show_plan, show_report
+from meshctl.cli.progress import observer
+from meshctl.errors import Exit, InvalidInput
+from meshctl.inventory.model import Inventory
+from meshctl.pki.passphrase import source
+from meshctl.pki.store import CaStore, Signer
+from meshctl.plan.document import to_document
+from meshctl.plan.model import Action, Plan, Verdict
+from meshctl.policy import parse as parse_policy
+from meshctl.transport.connect import Connections
+from proxy.model.names import HostName
+from proxy.model.policy import Policy
+from proxy.model.violation import Violation
+
+MESH_FILE = "mesh.yaml"
+
+MeshFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mesh",
+        "-m",
+        help="The traffic policy; by default mesh.yaml beside the inventory, if it is there.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option("--limit", help="Only this host; may be repeated.", show_default=False),
+]
+Parallel = Annotated[
+    int, typer.Option("--parallel", min=1, max=100, help="How many hosts at the same time.")
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="First line: the passphrase of the CA's keys. Also: the variable MESHCTL_PASSPHRASE.",
+        show_default=False,
+    ),
+]
+
+
+def deploy(
+    inventory: InventoryFile = Path("inventory.yaml"),
+    mesh: MeshFile = None,
+    state: StateOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and change nothing.")
+    ] = False,
+    yes: AssumeYes = False,
+    limit: Limit = None,
+    parallel: Parallel = 10,
+    passphrase_file: PassphraseFile = None,
+    output: OutputFormat = Output.TABLE,
+) -> None:
+    """Bring the hosts to what the inventory says: show the plan, ask, apply it.
+
+    A second run without a change does nothing. A host that fails stops no other.
+    """
+    with console.errors():
+        opened = open_mesh(inventory, state)
+        subject = Mesh(
+            inventory=opened.inventory,
+            state=opened.state,
+            ca=CaStore.open(opened.state),
+            policy=read_policy(opened.inventory, mesh),
+        )
+        chosen = limited(opened.inventory, limit)
+        if dry_run:
+            code = asyncio.run(_plan_only(subject, chosen, parallel, output))
+        else:
+            require_consent_possible(yes)
+            with opened.state.lock():
+                code = asyncio.run(_deploy(subject, chosen, parallel, output, yes, passphrase_file))
+        raise SystemExit(int(code))
+
+
+def read_policy(inventory: Inventory, file: Path | None) -> Policy:
+    """``file``, or ``mesh.yaml`` beside the inventory, or without that the defaults."""
+    path = file if file is not None else inventory.source.parent / MESH_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if file is None:
+            return Policy()
+        raise _unreadable(path, error) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    services = {service.name for host in inventory.hosts for service in host.services}
+    return parse_policy(text, str(path), services)
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidInput:
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return InvalidInput(str(path), [Violation(path="", message=f"cannot be read: {why}")])
+
+
+def limited(inventory: Inventory, names: list[str] | None) -> tuple[HostName, ...]:
+    """The hosts of ``--limit``; empty: all. An unknown one is a violation, with a suggestion."""
+    known = [host.name for host in inventory.hosts]
+    violations = []
+    for name in names or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            violations.append(
+                Violation(path="--limit", message=f"{name!r} is not in the inventory", hint=hint)
+            )
+    if violations:
+        raise InvalidInput("the command line", violations)
+    return tuple(name for name in known if name in (names or ()))
+
+
+def require_consent_possible(yes: bool) -> None:
+    """Before anything is asked of a host: nobody to ask, and no --yes."""
+    if not yes and not sys.stdin.isatty():
+        raise InvalidInput(
+            "the command line",
+            [Violation(path="--yes", message="there is no terminal to ask on")],
+            hint="look at the plan with --dry-run, then add --yes",
+        )
+
+
+async def _plan_only(
+    mesh: Mesh, limit: tuple[HostName, ...], parallel: int, output: Output
+) -> Exit:
+    connector = Connections(mesh.inventory.hosts, known_hosts=mesh.state.known_hosts)
+    try:
+        plan = await _prepared(mesh, connector, limit, parallel)
+    finally:
+        await connector.close()
+    if output is Output.JSON:
+        console.emit_json({"plan": to_document(plan)})
+    else:
+        show_plan(plan)
+    return plan_exit(plan)
+
+
+def plan_exit(plan: Plan) -> Exit:
+    """Non-zero when a host that was asked for is left out."""
+    if not plan.has_obstacles:
+        return Exit.OK
+    verdicts = {host.verdict for host in plan.hosts} - {Verdict.SKIPPED}
+    if verdicts == {Verdict.UNREACHABLE}:
+        codes = {host.exit_code for host in plan.hosts if host.exit_code}
+        return Exit(codes.pop()) if len(codes) == 1 else Exit.UNREACHABLE
+    return Exit.FAILED
+
+
+async def _prepared(
+    mesh: Mesh, connector: Connections, limit: tuple[HostName, ...], parallel: int
+) -> Plan:
+    count = len(limit) or len(mesh.inventory.hosts)
+    with console.err.status(f"asking {count} host(s)"):
+        return await prepare(mesh, connector, limit=limit, parallel=parallel)
+
+
+async def _deploy(
+    mesh: Mesh,
+    limit: tuple[HostName, ...],
+    parallel: int,
+    output: Output,
+    yes: bool,
+    passphrase_file: Path | None,
+) -> Exit:
+    connector = Connections(mesh.inventory.hosts, known_hosts=mesh.state.known_hosts)
+    try:
+        plan = await _prepared(mesh, connector, limit, parallel)
+        if output is Output.TABLE:
+            show_plan(plan)
+        if plan.is_empty:
+            if output is Output.JSON:
+                console.emit_json({"plan": to_document(plan), "report": None})
+            return plan_exit(plan)
+        # On a thread: the transports' keep-alives go on while somebody reads the plan.
+        if not yes and not await asyncio.to_thread(
+            typer.confirm, "Apply this plan?", default=False, err=True
+        ):
+            console.err.print("nothing was changed")
+            return Exit.OK
+        report = await _apply(mesh, plan, connector, parallel, passphrase_file)
+    finally:
+        await connector.close()
+    if output is Output.JSON:
+        console.emit_json({"plan": to_document(plan), "report": report.to_document()})
+    else:
+        show_report(report)
+    return report_exit(report)
+
+
+def report_exit(report: Report) -> Exit:
+    if report.is_interrupted:
+        return Exit.INTERRUPTED
+    if report.is_good:
+        return Exit.OK
+    bad = {host.outcome for host in report.hosts if not host.outcome.is_good}
+    is_only_unreachable = bad == {Outcome.UNREACHABLE} and not any(s.error for s in report.mesh)
+    return Exit.UNREACHABLE if is_only_unreachable else Exit.FAILED
+
+
+async def _apply(
+    mesh: Mesh, plan: Plan, connector: Connections, parallel: int, passphrase_file: Path | None
+) -> Report:
+    signer = await _unlocked(mesh, plan, passphrase_file)
+    before = mesh.state.read_record()
+    record = planned_record(mesh.inventory, plan, before)
+    if record != before:
+        mesh.state.write_record(record)
+
+    async def publish(policy: Policy, through: HostName) -> int:
+        async with open_consul(mesh.inventory, connector, through) as edge:
+            return (await edge.publish(policy, mesh.state.trust_domain)).generation
+
+    with observer(plan) as watching:
+        means = Means(
+            inventory=mesh.inventory,
+            trust_domain=mesh.state.trust_domain,
+            connector=connector,
+            signer=signer,
+            record=record,
+            owner=mesh.owner,
+            start_registry=lambda: registry.start(mesh.state, mesh.inventory.consul.address),
+            publish=publish,
+            now=lambda: datetime.now(UTC),
+            observer=watching,
+            parallel=parallel,
+        )
+        with interruptible(means.stop):
+            return await run(plan, means)
+
+
+async def _unlocked(mesh: Mesh, plan: Plan, passphrase_file: Path | None) -> Signer | None:
+    """Only if something is to be signed, and before the first host is changed."""
+    if not any(step.action is Action.ISSUE_LEAF for host in plan.hosts for step in host.steps):
+        return None
+    return await asyncio.to_thread(mesh.ca.unlock, source(passphrase_file))
+
+
+@contextmanager
+def interruptible(stop: asyncio.Event) -> Iterator[None]:
+    """First Ctrl-C: the steps that have begun are finished. Second: at once; hosts finish or
+    undo by themselves what they are in the middle of."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    assert task is not None, "called from the task that is to be interrupted"
+
+    def interrupt() -> None:
+        if stop.is_set():
+            task.cancel()
+            return
+        stop.set()
+        console.err.print("finishing what has begun; press Ctrl-C again to leave it to the hosts")
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if stop.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

@@ -1,0 +1,177 @@
+"""``meshctl status``: the whole mesh at a glance, and what is wrong with it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from meshctl.apply.survey import survey
+from meshctl.cli import console, when
+from meshctl.cli.options import (
+    InventoryFile,
+    Mesh,
+    OutputFormat,
+    Parallel,
+    StateOption,
+    open_mesh,
+)
+from meshctl.errors import Exit
+from meshctl.status import Finding, HostStatus, MeshStatus, Severity, WorkloadView
+
+_COLOURS = {
+    "ready": "green",
+    "passing": "green",
+    "leader known": "green",
+    "embedded": "green",
+    "starting": "yellow",
+    "draining": "yellow",
+    "warning": "yellow",
+    "unknown": "yellow",
+}
+"""Any other word is red; the word itself says it all without colour."""
+
+
+def status(
+    inventory: InventoryFile = Path("inventory.yaml"),
+    state: StateOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again and again until Ctrl-C.")
+    ] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.5, max=3600, help="Seconds between two looks.")
+    ] = 2.0,
+    parallel: Parallel = 50,
+    output: OutputFormat = console.Output.TABLE,
+) -> None:
+    """Show hosts, proxies, workloads, certificates and drift; exit code 1 if anything is wrong."""
+    with console.errors():
+        mesh = open_mesh(inventory, state)
+        if watch:
+            asyncio.run(_watch(mesh, interval_s, parallel, output))
+            return
+        seen = asyncio.run(_once(mesh, parallel))
+        show(seen, output)
+        raise SystemExit(int(Exit.OK if seen.is_well else Exit.FAILED))
+
+
+def show(seen: MeshStatus, output: console.Output) -> None:
+    if output is console.Output.JSON:
+        console.emit_json(document(seen))
+    else:
+        console.out.print(_render(seen, datetime.now(UTC)))
+
+
+def document(seen: MeshStatus) -> dict[str, Any]:
+    """The whole of it for programs; dataclasses are encoded field by field."""
+    return {
+        "trust_domain": seen.trust_domain,
+        "is_well": seen.is_well,
+        "generation": seen.generation,
+        "hosts": seen.hosts,
+        "workloads": seen.workloads,
+        "findings": seen.findings,
+    }
+
+
+async def _once(mesh: Mesh, parallel: int) -> MeshStatus:
+    connections = mesh.connections()
+    domain = mesh.state.trust_domain
+    try:
+        with console.err.status(f"asking {len(mesh.inventory.hosts)} host(s)"):
+            seen = await survey(mesh.inventory, domain, connections, parallel=parallel)
+    finally:
+        await connections.close()
+    return seen.status(mesh.inventory, domain, datetime.now(UTC))
+
+
+async def _watch(mesh: Mesh, interval_s: float, parallel: int, output: console.Output) -> None:
+    """Over the same SSH connections; one that breaks is opened anew at the next look."""
+    connections = mesh.connections()
+    domain = mesh.state.trust_domain
+    try:
+        with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
+            while True:
+                began = time.monotonic()
+                seen = await survey(mesh.inventory, domain, connections, parallel=parallel)
+                now = datetime.now(UTC)
+                built = seen.status(mesh.inventory, domain, now)
+                if output is console.Output.JSON:
+                    console.emit_json(document(built))
+                else:
+                    heading = Text(f"{when.text(now)}, every {interval_s:g} s, Ctrl-C ends it\n")
+                    live.update(Group(heading, _render(built, now)), refresh=True)
+                await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - began)))
+    finally:
+        await connections.close()
+
+
+def _render(seen: MeshStatus, now: datetime) -> RenderableType:
+    generation = "none published" if seen.generation is None else f"generation {seen.generation}"
+    return Group(
+        f"[bold]Mesh {seen.trust_domain}[/], policy: {generation}\n",
+        _hosts(seen.hosts),
+        "",
+        _workloads(seen.workloads, now),
+        "",
+        *_findings(seen.findings),
+    )
+
+
+def _hosts(hosts: Sequence[HostStatus]) -> RenderableType:
+    rows = console.table("HOST", "ADDRESS", "PROXY", "CONFIG", "RELEASE", "POLICY", "CONSUL")
+    for host in hosts:
+        rows.add_row(
+            host.host,
+            host.address,
+            _word(host.state),
+            host.config[:8] or "-",
+            host.release[:8] or "-",
+            "-" if host.generation is None else str(host.generation),
+            _word(host.consul) if host.consul else "-",
+        )
+    return rows
+
+
+def _workloads(workloads: Sequence[WorkloadView], now: datetime) -> RenderableType:
+    rows = console.table(
+        "SERVICE", "HOST", "VERSION", "KIND", "APP", "REGISTRY", "IDENTITY", "CERT ENDS", "CALLS"
+    )
+    for own in sorted(workloads, key=lambda own: (own.service, own.host)):
+        ends = when.remaining(datetime.fromisoformat(own.not_after), now) if own.not_after else "-"
+        rows.add_row(
+            own.service,
+            own.host,
+            own.version,
+            own.protocol,
+            _word(own.health),
+            _word(own.registered) if own.registered else "-",
+            own.spiffe_id,
+            ends,
+            ", ".join(f"{up.service} ({up.endpoints})" for up in own.upstreams) or "-",
+        )
+    return rows
+
+
+def _findings(findings: Sequence[Finding]) -> list[str]:
+    if not findings:
+        return ["[green]Everything is well.[/]"]
+    lines = []
+    for finding in findings:
+        colour = "red" if finding.severity is Severity.PROBLEM else "yellow"
+        lines.append(
+            f"[bold {colour}]{finding.severity}[/] {escape(finding.subject)}:"
+            f" {escape(finding.message)}\n        [dim]{escape(finding.fix)}[/]"
+        )
+    return lines
+
+
+def _word(word: str) -> str:
+    return word if word == "-" else f"[{_COLOURS.get(word, 'red')}]{escape(word)}[/]"
