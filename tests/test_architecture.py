@@ -35,11 +35,23 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "meshctl.facts": (
-        {"proxy.model", "proxy.core", "meshctl.errors", "meshctl.layout", "meshctl.inventory.model"},
+        {
+            "proxy.model",
+            "proxy.core",
+            "meshctl.errors",
+            "meshctl.layout",
+            "meshctl.inventory.model",
+        },
         {"msgspec"},
     ),
     "meshctl.artifacts": (
-        {"proxy.model", "proxy.core", "meshctl.errors", "meshctl.layout", "meshctl.inventory.model"},
+        {
+            "proxy.model",
+            "proxy.core",
+            "meshctl.errors",
+            "meshctl.layout",
+            "meshctl.inventory.model",
+        },
         {"jinja2"},
     ),
     "meshctl.plan": (
@@ -84,7 +96,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "meshctl.transport": ({"proxy.model", "meshctl"}, {"asyncssh"}),
     "meshctl.bundle": ({"proxy", "meshctl"}, {"packaging"}),
     "meshctl.apply": ({"proxy.model", "proxy.core", "meshctl"}, {"msgspec"}),
-    "meshctl.cli": ({"proxy.model", "proxy.core", "meshctl"}, {"typer", "rich", "click", "msgspec"}),
+    "meshctl.cli": (
+        {"proxy.model", "proxy.core", "meshctl"},
+        {"typer", "rich", "click", "msgspec"},
+    ),
 }
 
 

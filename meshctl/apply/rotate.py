@@ -7,23 +7,39 @@ for new connections, and each is then looked at on the wire. A host that fails s
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from meshctl.apply.means import Means
+from meshctl.apply.issue import Issuance, issue
 from meshctl.apply.operate import Remote
-from meshctl.apply.steps import perform
 from meshctl.errors import MeshError, RemoteFailure
 from meshctl.facts.model import HostFacts
 from meshctl.facts.request import layout_of
-from meshctl.inventory.model import Host
+from meshctl.inventory.model import Host, Inventory
 from meshctl.pki.served import Served, fetch_served
-from meshctl.plan.model import Action, IssueLeaf, Step
-from meshctl.transport import Transport
+from meshctl.transport import Connector, Transport
 from proxy.model.names import HostName, ServiceName, TrustDomain, server_name, spiffe_id
 from proxy.model.settings import Address
 
 _RELOAD_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """What to rotate, and with what."""
+
+    inventory: Inventory
+    wanted: Mapping[HostName, Sequence[ServiceName]]
+    facts: Mapping[HostName, HostFacts]
+    failures: Mapping[HostName, MeshError]
+    """Why a wanted host has no facts."""
+    connector: Connector
+    issuance: Issuance
+    trust_bundle: bytes
+    """PEM: what the new leaves have to verify against on the wire."""
+    owner: str
+    """Our name in the hosts' deploy locks."""
+    parallel: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,112 +56,79 @@ class Rotated:
     hint: str = ""
 
 
-async def rotate(
-    means: Means,
-    wanted: Mapping[HostName, Sequence[ServiceName]],
-    facts: Mapping[HostName, HostFacts],
-    failures: Mapping[HostName, MeshError],
-    trust_bundle: bytes,
-    done: Callable[[Rotated], None],
-) -> tuple[Rotated, ...]:
+async def rotate(rotation: Rotation, done: Callable[[Rotated], None]) -> tuple[Rotated, ...]:
     """In the order of the inventory; ``done`` is told of each workload as it is finished."""
-    gate = asyncio.Semaphore(means.parallel)
+    gate = asyncio.Semaphore(rotation.parallel)
 
     async def one(host: Host) -> tuple[Rotated, ...]:
-        services = wanted[host.name]
         async with gate:
             try:
-                results = await _host(means, host, services, facts, failures, trust_bundle)
+                results = await _host(rotation, host)
             except MeshError as error:
+                services = rotation.wanted[host.name]
                 results = tuple(_failed(host.name, service, error) for service in services)
         for result in results:
             done(result)
         return results
 
-    hosts = [host for host in means.inventory.hosts if host.name in wanted]
+    hosts = [host for host in rotation.inventory.hosts if host.name in rotation.wanted]
     results = await asyncio.gather(*(one(host) for host in hosts))
     return tuple(entry for entries in results for entry in entries)
 
 
-async def _host(
-    means: Means,
-    host: Host,
-    services: Sequence[ServiceName],
-    facts: Mapping[HostName, HostFacts],
-    failures: Mapping[HostName, MeshError],
-    trust_bundle: bytes,
-) -> tuple[Rotated, ...]:
-    if host.name in failures:
-        raise failures[host.name]
-    seen = facts[host.name]
-    if not seen.seen.current or seen.seen.python is None:
+async def _host(rotation: Rotation, host: Host) -> tuple[Rotated, ...]:
+    if host.name in rotation.failures:
+        raise rotation.failures[host.name]
+    facts = rotation.facts[host.name]
+    if not facts.seen.current or facts.seen.python is None:
         raise MeshError(f"{host.name} has no proxy yet", hint=f"meshctl deploy --limit {host.name}")
-    transport = await means.connector.connect(host.name)
-    remote = Remote(
-        host=host, transport=transport, python=seen.seen.python.executable, owner=means.owner
-    )
+    transport = await rotation.connector.connect(host.name)
+    python = facts.seen.python.executable
+    remote = Remote(host=host, transport=transport, python=python, owner=rotation.owner)
     await remote.operate("lock")
     try:
-        before = await _all(services, lambda service: _look(means, host, transport, service, None))
-        issued = await _each(services, lambda service: _issue(means, remote, seen, service))
-        await _reload(remote)
-        results = []
-        for service in services:
-            if error := issued.get(service):
-                results.append(_failed(host.name, service, error))
-                continue
-            try:
-                served = await _look(means, host, transport, service, trust_bundle)
-                _require_new(served, before.get(service), means.trust_domain, service, host)
-                results.append(
-                    Rotated(
-                        host=host.name,
-                        service=service,
-                        serial=served.serial,
-                        not_after=served.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    )
-                )
-            except MeshError as error:
-                results.append(_failed(host.name, service, error))
-        return tuple(results)
+        return await _workloads(rotation, remote, facts)
     finally:
         with contextlib.suppress(MeshError):
             await remote.operate("unlock")
 
 
-async def _issue(
-    means: Means, remote: Remote, facts: HostFacts, service: ServiceName
-) -> MeshError | None:
-    step = Step(
-        host=remote.host.name,
-        action=Action.ISSUE_LEAF,
-        title=f"issue the identity of {service}",
-        why="rotation",
-        payload=IssueLeaf(service=service, release=facts.release, config=facts.seen.current),
-    )
-    try:
-        await perform(step, remote, means)
-    except MeshError as error:
-        return error
-    return None
-
-
-async def _each(
-    services: Sequence[ServiceName],
-    act: Callable[[ServiceName], Awaitable[MeshError | None]],
-) -> dict[ServiceName, MeshError | None]:
-    return {service: await act(service) for service in services}
-
-
-async def _all(
-    services: Sequence[ServiceName], look: Callable[[ServiceName], Awaitable[Served]]
-) -> dict[ServiceName, Served]:
-    """What can be seen of each; a workload that serves nothing yet is simply not in it."""
-    found = {}
+async def _workloads(rotation: Rotation, remote: Remote, facts: HostFacts) -> tuple[Rotated, ...]:
+    host, services = remote.host, rotation.wanted[remote.host.name]
+    domain = rotation.issuance.trust_domain
+    before: dict[ServiceName, Served] = {}
+    refused: dict[ServiceName, MeshError] = {}
     for service in services:
-        with contextlib.suppress(MeshError):
-            found[service] = await look(service)
-    return found
+        with contextlib.suppress(MeshError):  # what serves nothing yet has nothing to compare
+            before[service] = await look(host, remote.transport, domain, service, None)
+        try:
+            await issue(
+                rotation.issuance, remote, service,
+                release=facts.release, config=facts.seen.current,
+            )  # fmt: skip
+        except MeshError as error:
+            refused[service] = error
+    if len(refused) < len(services):
+        await _reload(remote)
+    results = []
+    for service in services:
+        try:
+            if service in refused:
+                raise refused[service]
+            served = await look(host, remote.transport, domain, service, rotation.trust_bundle)
+            _require_new(served, before.get(service), domain, service, host)
+        except MeshError as error:
+            results.append(_failed(host.name, service, error))
+            continue
+        results.append(
+            Rotated(
+                host=host.name,
+                service=service,
+                serial=served.serial,
+                not_after=served.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+        )
+    return tuple(results)
 
 
 async def _reload(remote: Remote) -> None:
@@ -156,16 +139,6 @@ async def _reload(remote: Remote) -> None:
         *("-I", "-m", "proxy.query", "--admin", admin, "POST", "/reload"),
         timeout_s=_RELOAD_S,
     )
-
-
-async def _look(
-    means: Means,
-    host: Host,
-    transport: Transport,
-    service: ServiceName,
-    trust_bundle: bytes | None,
-) -> Served:
-    return await look(host, transport, means.trust_domain, service, trust_bundle)
 
 
 async def look(

@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from meshctl import __version__
-from meshctl.cli import bundle, certs, check, console, deploy, hosts, init, schema, status, uninstall
+from meshctl.cli import (
+    bundle,
+    certs,
+    check,
+    console,
+    deploy,
+    hosts,
+    init,
+    schema,
+    status,
+    uninstall,
+)
 
 app = typer.Typer(
     name="meshctl",

@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 
 from meshctl.apply.gather import gather
-from meshctl.apply.means import Means
-from meshctl.apply.observer import Silent
+from meshctl.apply.issue import Issuance
 from meshctl.apply.preparation import owner_of
-from meshctl.apply.rotate import Rotated, look, rotate
+from meshctl.apply.rotate import Rotated, Rotation, look, rotate
 from meshctl.cli import console, when
 from meshctl.cli.options import (
     AssumeYes,
@@ -33,7 +32,6 @@ from meshctl.inventory.model import Host, Service
 from meshctl.pki import passphrase
 from meshctl.pki.served import Served
 from meshctl.pki.store import CaStore
-from meshctl.state import DeployRecord
 from meshctl.status import leaf_fault
 from meshctl.transport.connect import Connections
 from proxy.model.names import HostName, ServiceName, spiffe_id
@@ -139,8 +137,15 @@ def rotate_certificates(
         with mesh.state.lock():
             ca = CaStore.open(mesh.state)
             signer = ca.unlock(passphrase.source(passphrase_file))
-            record = mesh.state.read_record()
-            done = asyncio.run(_rotate(mesh, wanted, ca, signer, record, parallel, output))
+            issuance = Issuance(
+                signer=signer,
+                record=mesh.state.read_record(),
+                trust_domain=mesh.state.trust_domain,
+                now=lambda: datetime.now(UTC),
+            )
+            done = asyncio.run(
+                _rotate(mesh, wanted, issuance, ca.trust_bundle_pem, parallel, output)
+            )
         _print_rotated(done, output)
         if any(entry.error for entry in done):
             raise SystemExit(int(Exit.FAILED))
@@ -149,9 +154,8 @@ def rotate_certificates(
 async def _rotate(
     mesh: Mesh,
     wanted: Sequence[tuple[Host, Service]],
-    ca: CaStore,
-    signer: object,
-    record: DeployRecord,
+    issuance: Issuance,
+    trust_bundle: bytes,
     parallel: int,
     output: console.Output,
 ) -> tuple[Rotated, ...]:
@@ -162,21 +166,19 @@ async def _rotate(
     try:
         hosts = [host for host in mesh.inventory.hosts if host.name in by_host]
         seen = await gather(mesh.inventory, hosts, connections, parallel=parallel)
-        means = Means(
+        rotation = Rotation(
             inventory=mesh.inventory,
-            trust_domain=mesh.state.trust_domain,
+            wanted=by_host,
+            facts=seen.facts,
+            failures=seen.failures,
             connector=connections,
-            signer=signer,
-            record=record,
+            issuance=issuance,
+            trust_bundle=trust_bundle,
             owner=owner_of(mesh.state),
-            now=lambda: datetime.now(UTC),
-            observer=Silent(),
             parallel=parallel,
         )
         with console.counting("rotating", len(wanted), quiet=output is console.Output.JSON) as tick:
-            return await rotate(
-                means, by_host, seen.facts, seen.failures, ca.trust_bundle_pem, lambda _: tick()
-            )
+            return await rotate(rotation, lambda _: tick())
     finally:
         await connections.close()
 

@@ -213,11 +213,12 @@ def _check_health(own: Entry | None, inherited: Entry | None, findings: Findings
     if "http" in own and "tcp" in own:
         at = own["tcp"]
         findings.add(at.path, at.line, "both http and tcp are given", "keep one of the two")
-    in_force = HealthCheck()
-    times = {"interval": in_force.interval_s, "timeout": in_force.timeout_s}
+    times = {"interval": HealthCheck().interval_s}
     for entry in (inherited, own):
-        times |= {key: entry[key].value for key in times if entry is not None and key in entry}
-    if times["timeout"] > times["interval"]:
+        given = {} if entry is None else entry.value
+        times |= {key: given[key].value for key in ("interval", "timeout") if key in given}
+    # The default of the timeout gives way to a short interval; one that was written does not.
+    if times.get("timeout", 0) > times["interval"]:
         at = own.get("timeout") or own.get("interval") or own
         findings.add(
             at.path,

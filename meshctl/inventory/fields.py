@@ -100,7 +100,12 @@ HEALTH = Record(
         Key("http", words.URL_PATH, "A path that answers 2xx or 3xx while the service is well."),
         Key("tcp", Exactly(True, "write 'tcp: true', or 'http: /path'"), "Connecting is enough."),
         Key("interval", Duration(0.1, 3600), "Time between two checks.", default="5s"),
-        Key("timeout", Duration(0.01, 300), "How long an answer may take.", default="2s"),
+        Key(
+            "timeout",
+            Duration(0.01, 300),
+            "How long an answer may take; at most the interval.",
+            default="2s",
+        ),
         Key(
             "unhealthy_after",
             Integer(1, 100),

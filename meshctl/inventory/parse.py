@@ -189,6 +189,9 @@ class _Builder:
         for key in ("interval", "timeout"):
             if key in given:
                 given[f"{key}_s"] = given.pop(key)
+        if "interval_s" in given and "timeout_s" not in given:
+            # A default must never contradict what was written.
+            given["timeout_s"] = min(HealthCheck().timeout_s, given["interval_s"])
         given.pop("tcp", None)
         if "http" in given:
             return HealthCheck(kind="http", path=given.pop("http"), **given)

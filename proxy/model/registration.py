@@ -45,7 +45,12 @@ def app_check_id(service: ServiceName, host: HostName) -> str:
 
 
 class Acknowledgement(Value, frozen=True, kw_only=True):
-    """The output of the proxy's TTL check: what it runs, so that drift shows without a visit."""
+    """The output of the proxy's TTL check: what it runs, so that drift shows without a visit.
+
+    A Consul agent holds an output back for minutes (``check_update_interval``, 5m) while the
+    status stays the same. An acknowledgement that differs is therefore sent twice, first with the
+    status ``warning``, which every proxy counts as serving.
+    """
 
     generation: int
     """Of the policy in force; 0 before the first."""

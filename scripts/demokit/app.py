@@ -58,7 +58,9 @@ class Answer(BaseHTTPRequestHandler):
         )
         try:
             connection.request(
-                "GET", parts.path or "/", headers={"x-request-id": self.headers.get("x-request-id", "")}
+                "GET",
+                parts.path or "/",
+                headers={"x-request-id": self.headers.get("x-request-id", "")},
             )
             response = connection.getresponse()
             body = response.read()

@@ -288,7 +288,10 @@ def show_refused_plaintext(ports: Ports) -> None:
         with suppress(ConnectionResetError):
             while chunk := plain.recv(4096):
                 received += chunk
-    holds(b"HTTP/1" not in received, "plaintext on the mTLS port: closed, not one byte of HTTP came back")
+    holds(
+        b"HTTP/1" not in received,
+        "plaintext on the mTLS port: closed, not one byte of HTTP came back",
+    )
 
 
 def show_balancing(ports: Ports) -> None:
@@ -350,7 +353,9 @@ def show_rotation(ports: Ports, directory: Path) -> None:
     load, printed = asyncio.run(rotate_under_load())
     rotated = json.loads(printed)["rotated"]
     for entry in rotated:
-        console.print(f"   {entry['service']:6} on {entry['host']:6} now serves {entry['serial'][:16]}")
+        console.print(
+            f"   {entry['service']:6} on {entry['host']:6} now serves {entry['serial'][:16]}"
+        )
     holds(len(rotated) == 5, "five identities have new keys and certificates, seen on the wire")
     holds(
         not load.failures,

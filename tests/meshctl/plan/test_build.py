@@ -404,6 +404,15 @@ def test_a_running_consul_server_is_restarted_when_its_configuration_changes(
     assert payload.is_server  # type: ignore[union-attr]
 
 
+def test_a_consul_binary_that_nothing_runs_is_removed(managed_world: Any) -> None:
+    world = managed_world
+    now = world.desired.consul.sha256
+    facts = world.deployed("front", consul_binaries=(now, "0" * 64))
+    plan = plan_of(world, **everything(world, front=facts))
+    (step,) = plan.hosts[0].steps
+    assert (step.action, step.details) == (Action.PRUNE, ("0" * 64,))
+
+
 def test_the_document_of_a_first_deploy_is_the_golden_one(managed_world: Any) -> None:
     world = managed_world
     plan = plan_of(world, front=world.fresh("front"), back=world.fresh("back"))

@@ -1,0 +1,61 @@
+"""What carrying out a plan needs besides the plan."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from meshctl.apply.issue import Issuance
+from meshctl.apply.observer import Observer
+from meshctl.inventory.model import Inventory
+from meshctl.pki.store import Signer
+from meshctl.plan.model import Plan
+from meshctl.state import DeployRecord, HostRecord
+from meshctl.transport import Connector
+from proxy.model.names import HostName, TrustDomain
+from proxy.model.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    inventory: Inventory
+    trust_domain: TrustDomain
+    connector: Connector
+    signer: Signer | None
+    """None: the plan issues nothing, so that the CA stays locked."""
+    record: DeployRecord
+    """What the CA decides by: already written when a plan is carried out."""
+    owner: str
+    start_registry: Callable[[], Awaitable[None]]
+    publish: Callable[[Policy, HostName], Awaitable[int]]
+    """Through that host's agent; returns the generation that is published now."""
+    now: Callable[[], datetime]
+    observer: Observer
+    parallel: int = 10
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set: finish the steps that have begun, begin no other."""
+    one_server: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a Consul server restarts: two at once would lose the quorum of three."""
+
+    @property
+    def issuance(self) -> Issuance:
+        assert self.signer is not None, "a plan that issues is carried out with an unlocked CA"
+        return Issuance(
+            signer=self.signer, record=self.record, trust_domain=self.trust_domain, now=self.now
+        )
+
+
+def planned_record(inventory: Inventory, plan: Plan, before: DeployRecord) -> DeployRecord:
+    """Which identities each host may have once the plan is carried out.
+
+    A host that is left out keeps what it had; one that left the inventory may have none.
+    """
+    touched = {host.host for host in plan.hosts if host.python}
+    hosts = {}
+    for host in inventory.hosts:
+        if host.name in touched:
+            services = tuple(sorted(service.name for service in host.services))
+            hosts[host.name] = HostRecord(services=services)
+        elif host.name in before.hosts:
+            hosts[host.name] = before.hosts[host.name]
+    return DeployRecord(hosts=hosts)

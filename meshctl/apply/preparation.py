@@ -1,0 +1,145 @@
+"""From an inventory and a state directory to a plan: asks the hosts, resolves what to push."""
+
+import asyncio
+import getpass
+import hashlib
+import socket
+import ssl
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from meshctl.apply import consul_package
+from meshctl.apply.gather import gather
+from meshctl.artifacts import ManagedConsul, consul_binary
+from meshctl.bundle import BundleCache
+from meshctl.bundle.model import Bundle, Target
+from meshctl.errors import MeshError, Refused
+from meshctl.facts.model import HostFacts
+from meshctl.facts.preflight import Code, Finding, examine
+from meshctl.facts.request import layout_of
+from meshctl.inventory.model import ConsulMode, Host, Inventory
+from meshctl.pki.authority import pem
+from meshctl.pki.store import CaStore
+from meshctl.plan.build import build
+from meshctl.plan.desired import Desired, carries_proxy
+from meshctl.plan.model import Plan
+from meshctl.state import StateDir
+from meshctl.transport import Connector
+from proxy.model.names import HostName
+from proxy.model.policy import Policy
+
+LOCK_FILE = "bundle.lock.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """What a deploy starts from."""
+
+    inventory: Inventory
+    state: StateDir
+    ca: CaStore
+    policy: Policy
+
+    @property
+    def owner(self) -> str:
+        return owner_of(self.state)
+
+
+def owner_of(state: StateDir) -> str:
+    """Our name in the hosts' deploy locks: one state directory of one operator."""
+    return f"{getpass.getuser()}@{socket.gethostname()}:{state.path.absolute()}"
+
+
+async def prepare(
+    mesh: Mesh, connector: Connector, *, limit: Collection[HostName], parallel: int
+) -> Plan:
+    """Changes nothing on a host. Raises MeshError for what is wrong on this side."""
+    inventory = mesh.inventory
+    wanted = [host for host in inventory.hosts if not limit or host.name in limit]
+    consul = await asyncio.to_thread(_managed_consul, inventory, mesh.state)
+    # The binary's path is the same on all hosts: a managed Consul has no other root than "/".
+    paths = (consul_binary(consul, layout_of(wanted[0])),) if consul and wanted else ()
+    seen = await gather(inventory, wanted, connector, parallel=parallel, paths=paths)
+    good = {
+        host.name: seen.facts[host.name]
+        for host in wanted
+        if host.name in seen.facts
+        and carries_proxy(host)
+        and not examine(inventory, host, seen.facts[host.name], mesh.owner)
+    }
+    bundles, findings = await asyncio.to_thread(_bundles, mesh.state, good)
+    desired = Desired(
+        inventory=inventory,
+        trust_domain=mesh.state.trust_domain,
+        bundles=bundles,
+        trust_bundle=mesh.ca.trust_bundle_pem,
+        issuer=issuer_fingerprint(mesh.ca),
+        policy=mesh.policy,
+        consul=consul,
+        owner=mesh.owner,
+        now=datetime.now(UTC),
+    )
+    return build(
+        desired, seen.facts, failures=seen.failures, findings=findings, limit=frozenset(limit)
+    )
+
+
+def issuer_fingerprint(ca: CaStore) -> str:
+    der = ssl.PEM_cert_to_DER_cert(pem(ca.issuing).decode("ascii").strip())
+    return hashlib.sha256(der).hexdigest()
+
+
+def target_of(facts: HostFacts) -> Target:
+    """Raises Refused for a host that no bundle can be made for."""
+    python = facts.seen.python
+    assert python is not None, "preflight lets no host without Python through"
+    return Target(
+        python=f"{python.version[0]}.{python.version[1]}",
+        machine=facts.seen.machine,
+        glibc=facts.seen.libc.removeprefix("glibc").strip(),
+    )
+
+
+def _managed_consul(inventory: Inventory, state: StateDir) -> ManagedConsul | None:
+    if inventory.consul.mode is not ConsulMode.MANAGED:
+        return None
+    if inventory.consul.package is None:
+        raise MeshError("consul.mode is managed, but consul.package does not say what to install")
+    return consul_package.resolve(inventory.consul.package, state)
+
+
+def _bundles(
+    state: StateDir, facts: dict[HostName, HostFacts]
+) -> tuple[dict[HostName, Bundle], dict[HostName, tuple[Finding, ...]]]:
+    """One resolution for each kind of host; a kind without wheels blocks its own hosts only."""
+    cache = BundleCache(state.cache, state.path / LOCK_FILE)
+    made: dict[str, Bundle | MeshError] = {}
+    bundles: dict[HostName, Bundle] = {}
+    findings: dict[HostName, tuple[Finding, ...]] = {}
+    for host, fact in facts.items():
+        try:
+            target = target_of(fact)
+            if str(target) not in made:
+                made[str(target)] = _resolved(cache, target)
+            result = made[str(target)]
+        except Refused as error:
+            result = error
+        if isinstance(result, MeshError):
+            fix = result.hint or "see the message"
+            findings[host] = (Finding(code=Code.BUNDLE, message=str(result), fix=fix),)
+        else:
+            bundles[host] = result
+    return bundles, findings
+
+
+def _resolved(cache: BundleCache, target: Target) -> Bundle | MeshError:
+    try:
+        return cache.resolve(target)
+    except MeshError as error:
+        return error
+
+
+def selected(inventory: Inventory, names: Collection[str]) -> tuple[Host, ...]:
+    """The hosts called ``names``, or all of them."""
+    return tuple(host for host in inventory.hosts if not names or host.name in names)

@@ -1,0 +1,219 @@
+"""Every file that a deploy writes on a host, rendered: path, mode, owner, bytes. Pure.
+
+Enters: the inventory and what was decided about a host. Leaves: ``RenderedFile`` values, equal
+for equal input, so that "nothing changed" is a comparison of hashes.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jinja2
+
+from meshctl.inventory.model import Host, Inventory, Role, Service
+from meshctl.layout import CONSUL_UNIT, CONSUL_USER, PROXY_UNIT, PROXY_USER, Layout
+from proxy.model import settings as wire
+from proxy.model.codec import digest, encode, encode_readable
+from proxy.model.names import TrustDomain
+from proxy.model.settings import Settings
+
+SETTINGS_FILE = "proxy.json"
+TRUST_BUNDLE_FILE = "trust-bundle.pem"
+CONSUL_HTTP_PORT = 8500
+START_TIMEOUT_S = 60
+"""For a proxy to become ready: it waits for nothing but its own listeners and files."""
+STOP_MARGIN_S = 30
+"""Between the end of the drain and the kill (Envoy: drain 60 s, hard stop 90 s)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedFile:
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    is_secret: bool = False
+    """Its content stays out of plans and logs, even as a difference."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    here = Path(__file__).parent
+    # In a wheel the templates are package data; in a checkout they are at the top level.
+    folders = [here / "_templates", here.parent / "templates"]
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - systemd units, not HTML
+        keep_trailing_newline=True,
+        trim_blocks=True,
+    )
+
+
+def settings(
+    inventory: Inventory, host: Host, *, trust_domain: TrustDomain, release: str
+) -> Settings:
+    """``proxy.json`` of ``host``, with its own digest filled in."""
+    layout = Layout(host.root)
+
+    def make(config: str) -> Settings:
+        return Settings(
+            host=host.name,
+            trust_domain=trust_domain,
+            advertise=host.address,
+            release=release,
+            config=config,
+            admin=wire.Address(host="127.0.0.1", port=host.proxy.admin_port),
+            inbound=wire.Address(host=host.proxy.inbound_address, port=host.proxy.inbound_port),
+            consul=wire.Consul(
+                url=inventory.consul.address.rstrip("/"),
+                token_file=inventory.consul.token_file,
+                datacenter=inventory.consul.datacenter,
+            ),
+            state_dir=layout.state,
+            trust_bundle=f"{layout.current}/{TRUST_BUNDLE_FILE}",
+            workloads=tuple(
+                _workload(inventory, service)
+                for service in sorted(host.services, key=lambda service: service.name)
+            ),
+            drain_s=host.proxy.drain_s,
+        )
+
+    return make(digest(encode(make(""))))
+
+
+def _workload(inventory: Inventory, service: Service) -> wire.Workload:
+    return wire.Workload(
+        service=service.name,
+        protocol=service.protocol,
+        version=service.version,
+        app=wire.Address(host=service.address, port=service.port),
+        health=service.health,
+        allow=inventory.callers_of(service.name),
+        upstreams=tuple(
+            wire.Upstream(
+                service=use.service,
+                protocol=use.protocol,
+                listen=wire.Address(host="127.0.0.1", port=use.port),
+            )
+            for use in sorted(service.upstreams, key=lambda use: (use.service, use.port))
+        ),
+    )
+
+
+def config_files(
+    settings: Settings, trust_bundle: bytes, layout: Layout
+) -> tuple[RenderedFile, ...]:
+    """What is in ``layout.config(settings.config)``, besides the link to the release.
+
+    The digest is that of the settings alone: a new trust bundle replaces the file in place and
+    takes a reload, not a restart.
+    """
+    directory = layout.config(settings.config)
+    return (
+        RenderedFile(path=f"{directory}/{TRUST_BUNDLE_FILE}", content=trust_bundle),
+        RenderedFile(path=f"{directory}/{SETTINGS_FILE}", content=encode_readable(settings)),
+    )
+
+
+def proxy_unit(host: Host, settings: Settings) -> RenderedFile:
+    layout = Layout(host.root)
+    ports = [settings.inbound.port, settings.admin.port]
+    ports += [use.listen.port for workload in settings.workloads for use in workload.upstreams]
+    text = (
+        _templates()
+        .get_template(f"{PROXY_UNIT}.j2")
+        .render(
+            host=host.name,
+            user=PROXY_USER,
+            python=layout.python,
+            settings=layout.settings,
+            start_timeout_s=START_TIMEOUT_S,
+            stop_timeout_s=round(settings.drain_s) + STOP_MARGIN_S,
+            capabilities="CAP_NET_BIND_SERVICE" if min(ports) < 1024 else "",
+        )
+    )
+    return RenderedFile(path=f"{layout.units}/{PROXY_UNIT}", content=text.encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedConsul:
+    """What ``managed`` installs, resolved: the verified binary and the cluster's gossip key."""
+
+    binary: Path
+    sha256: str
+    size: int
+    gossip_key: str = field(repr=False)
+
+
+def consul_binary(consul: ManagedConsul, layout: Layout) -> str:
+    return f"{layout.consul_dir}/{consul.sha256}/consul"
+
+
+def consul_servers(inventory: Inventory) -> tuple[Host, ...]:
+    """The hosts that vote, in the order of the inventory."""
+    return tuple(host for host in inventory.hosts if Role.CONTROL in host.roles)
+
+
+def consul_files(
+    inventory: Inventory, host: Host, consul: ManagedConsul
+) -> tuple[RenderedFile, ...]:
+    """``consul.json`` and the unit, valid for Consul 1.8 and for the current version alike."""
+    layout = Layout(host.root)
+    servers = consul_servers(inventory)
+    is_server = host in servers
+    port = urlsplit(inventory.consul.address).port or CONSUL_HTTP_PORT
+    config: dict[str, object] = {
+        "node_name": host.name,
+        "datacenter": inventory.consul.datacenter,
+        "server": is_server,
+        "bind_addr": host.address,
+        "client_addr": "127.0.0.1",
+        "ports": {"http": port, "dns": -1},
+        "retry_join": [server.address for server in servers],
+        "retry_interval": "2s",
+        "encrypt": consul.gossip_key,
+        # A stop is taken for a restart: the catalogue keeps the host's services, and the host its
+        # vote. `meshctl uninstall` makes it leave.
+        "leave_on_terminate": False,
+        "skip_leave_on_interrupt": True,
+        "disable_remote_exec": True,
+        "disable_update_check": True,
+        "enable_syslog": False,
+        "log_level": "INFO",
+        # The default of 5 takes up to 10 s to notice a dead leader; 1, for dedicated machines,
+        # elects anew when a shared one pauses.
+        "performance": {"raft_multiplier": 2},
+    }
+    if is_server:
+        config["bootstrap_expect"] = len(servers)
+    unit = (
+        _templates()
+        .get_template(f"{CONSUL_UNIT}.j2")
+        .render(
+            host=host.name,
+            user=CONSUL_USER,
+            is_server=is_server,
+            binary=consul_binary(consul, layout),
+            config=f"{layout.etc}/consul.json",
+            data=layout.consul_state,
+        )
+    )
+    return (
+        RenderedFile(
+            path=f"{layout.etc}/consul.json",
+            content=json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",
+            mode=0o640,
+            group=CONSUL_USER,
+            is_secret=True,
+        ),
+        RenderedFile(path=f"{layout.units}/{CONSUL_UNIT}", content=unit.encode()),
+    )

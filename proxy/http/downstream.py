@@ -1,0 +1,386 @@
+"""HTTP/1.1 as a server: one connection from a client, its requests one after the other.
+
+Protocol callbacks only. A request becomes an Exchange once its head is complete; what a client
+has pipelined behind it waits, up to a limit, until the response has ended. Invalid requests are
+answered 400 and the connection is closed: after a framing error nothing on it can be trusted.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+from typing import Any, Protocol
+
+from proxy.http.chunked import ChunkedDecoder, encode_chunk, encode_end
+from proxy.http.exchange import Exchange, Handler
+from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
+from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
+from proxy.http.ledger import Ledger
+from proxy.http.reply import make_reply
+from proxy.model.flags import Flag
+
+HEAD_TIMEOUT_S = 15.0
+"""For a request's head, from its first byte."""
+LINGER_S = 2.0
+"""How long a closed connection is still read, so that the last response is not lost to a
+reset (RFC 9112, section 9.6)."""
+WRITE_HIGH_BYTES = 64 * 1024
+_PIPELINE_BYTES = 64 * 1024
+_LINGER_BYTES = 1024 * 1024
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_NO_TRAILERS: list[bytes] = []
+
+
+class Wire(Protocol):
+    """A transport, of the loop's own or TLS over one."""
+
+    def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+
+class DownstreamConnection(asyncio.Protocol):
+    """From a client to wherever ``handler`` sends its requests."""
+
+    __slots__ = (
+        "_decoder",
+        "_exchange",
+        "_handler",
+        "_head",
+        "_held",
+        "_is_body_open",
+        "_is_body_paused",
+        "_is_chunking",
+        "_is_closing",
+        "_is_input_paused",
+        "_is_keep",
+        "_is_pumping",
+        "_is_write_paused",
+        "_ledger",
+        "_left",
+        "_lingered_bytes",
+        "_scanned",
+        "_since",
+        "_transport",
+    )
+
+    _transport: Wire
+
+    def __init__(self, ledger: Ledger, handler: Handler) -> None:
+        self._ledger = ledger
+        self._handler = handler
+        self._held = b""
+        """Received and not yet consumed."""
+        self._scanned = 0
+        self._exchange: Exchange | None = None
+        self._head: RequestHead | None = None
+        self._is_body_open = False
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._is_keep = True
+        self._is_chunking = False
+        self._is_closing = False
+        self._is_pumping = False
+        self._is_input_paused = False
+        """By what is pipelined behind the current request."""
+        self._is_body_paused = False
+        """By the current request's upstream."""
+        self._is_write_paused = False
+        self._lingered_bytes = 0
+        self._since = ledger.now
+        """Idle, reading a head or lingering since then."""
+
+    # The connection
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        self._ledger.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        self._held = b""
+        self._ledger.connections.discard(self)
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.downstream_gone()
+
+    def eof_received(self) -> bool:
+        """A client may end its side and still wait for the answer to a complete request."""
+        if self._exchange is None or self._is_body_open or self._is_closing:
+            return False
+        self._is_keep = False
+        return True
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        if self._exchange is not None:
+            self._exchange.downstream_is_full(True)
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        if self._exchange is not None:
+            self._exchange.downstream_is_full(False)
+        else:
+            self._since = self._ledger.now
+            self._pump()
+
+    def sweep(self, now: float) -> None:
+        if self._exchange is not None:
+            return
+        waited = now - self._since
+        if self._is_closing:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent != self._left:  # the last response is still on its way: that is no linger
+                self._left = unsent
+                self._since = now
+            elif waited > (self._handler.timeouts.stream_idle_s if unsent else LINGER_S):
+                self._transport.abort()
+        elif self._is_write_paused:
+            if waited > self._handler.timeouts.stream_idle_s:
+                self._transport.abort()
+        elif self._held:
+            if waited > HEAD_TIMEOUT_S:
+                self._refuse("timeout", "the head was not complete in 15 s")
+        elif waited > self._handler.timeouts.connection_idle_s:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        if self._exchange is None and not self._held and not self._is_closing:
+            self._is_closing = True
+            self._transport.close()
+
+    # Requests
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > _LINGER_BYTES:
+                self._transport.abort()
+            return
+        if self._held:
+            self._held += data
+        else:
+            self._held = data
+            if self._exchange is None:
+                self._since = self._ledger.now
+        if self._is_body_open:
+            self._read_body()
+        elif self._exchange is None:
+            self._pump()
+        elif len(self._held) > _PIPELINE_BYTES:
+            self._is_input_paused = True
+            self._transport.pause_reading()
+
+    def _pump(self) -> None:
+        """Takes requests from what is held, until one has to wait."""
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while (
+                self._held
+                and self._exchange is None
+                and not self._is_closing
+                and not self._is_write_paused
+                and self._read_head()
+            ):
+                pass
+        finally:
+            self._is_pumping = False
+        if self._is_input_paused and len(self._held) <= _PIPELINE_BYTES and not self._is_closing:
+            self._is_input_paused = False
+            self._transport.resume_reading()
+
+    def _read_head(self) -> bool:
+        """Begins one exchange; False if the head is not complete."""
+        held = self._held
+        end = held.find(b"\r\n\r\n", self._scanned)
+        if end < 0 or end > MAX_HEAD_BYTES:
+            if held.startswith(b"\r\n"):  # RFC 9112, section 2.2: ignore an empty line
+                self._held = held[2:]
+                return True
+            if end > 0 or len(held) > MAX_HEAD_BYTES:
+                self._refuse("too_large", "the head exceeds 60 KiB")
+            elif _BARE_LF.search(held, self._scanned) is not None:
+                self._refuse("field", "a line ends without a carriage return")
+            self._scanned = max(0, len(held) - 3)
+            return False
+        self._scanned = 0
+        try:
+            head = parse_request(held[:end])
+        except ProtocolError as error:
+            if held.startswith(b"\r\n"):
+                self._held = held[2:]
+                return True
+            self._refuse(error.reason, str(error))
+            return False
+        self._head = head
+        self._is_keep = head.is_keep_alive
+        self._is_chunking = False
+        exchange = self._exchange = Exchange(self, head, self._handler, self._ledger)
+        length = head.length
+        self._held = held[end + 4 :]
+        self._is_body_open = length != 0
+        if head.method == b"CONNECT" or (
+            # RFC 9110, section 7.8: an offer to speak HTTP/2 may be ignored.
+            head.upgrade and not head.upgrade.startswith(b"h2c")
+        ):
+            self._refuse_switch(exchange)
+            return True
+        if length == 0:
+            exchange.begin(b"", True, _NO_TRAILERS)
+            return True
+        if length == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        else:
+            self._left = length
+        self._read_body(is_first=True)
+        return True
+
+    def _refuse_switch(self, exchange: Exchange) -> None:
+        self._is_keep = False
+        is_connect = exchange.head.method == b"CONNECT"
+        what = "CONNECT" if is_connect else "changing the protocol by Upgrade"
+        self._ledger.protocol_error("upgrade")
+        exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, f"{what} is not supported", 501)
+
+    def _read_body(self, is_first: bool = False) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        held = self._held
+        trailers = _NO_TRAILERS
+        decoder = self._decoder
+        if decoder is not None:
+            try:
+                data, is_end, self._held = decoder.feed(held)
+            except ProtocolError as error:
+                self._ledger.protocol_error(error.reason)
+                self._held = b""
+                self._is_keep = False
+                exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, str(error))
+                return
+            if is_end:
+                self._decoder = None
+                trailers = decoder.trailers
+        else:
+            left = self._left
+            if len(held) <= left:
+                data = held
+                self._held = b""
+            else:
+                data = held[:left]
+                self._held = held[left:]
+            self._left = left = left - len(data)
+            is_end = left == 0
+        if is_end:
+            self._is_body_open = False
+        if is_first:
+            exchange.begin(data, is_end, trailers)
+        elif data or is_end:
+            exchange.request_data(data, is_end, trailers)
+
+    def pause_request(self) -> None:
+        if not self._is_closing:
+            self._is_body_paused = True
+            self._transport.pause_reading()
+
+    def resume_request(self) -> None:
+        if self._is_body_paused and not self._is_closing:
+            self._is_body_paused = False
+            if not self._is_input_paused:
+                self._transport.resume_reading()
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        """A request that never became an exchange."""
+        self._ledger.protocol_error(reason)
+        self._head = None
+        self._held = b""
+        self._is_keep = False
+        head, body = make_reply(self._handler.subject, Flag.DOWNSTREAM_PROTOCOL_ERROR, detail)
+        self.respond(head, body, True)
+
+    # Responses
+
+    def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
+        request = self._head
+        lines = head.lines
+        if head.length < 0:
+            if request is not None and request.is_old:
+                self._is_keep = False  # the end of the connection is the end of the body
+            else:
+                self._is_chunking = True
+                lines = [*lines, b"transfer-encoding: chunked"]
+                if data:
+                    data = encode_chunk(data)
+                if is_end:
+                    data += encode_end(_NO_TRAILERS)
+        if head.flag:
+            lines = [*lines, b"x-mesh-flag: " + head.flag]
+        if not self._is_keep or self._ledger.is_draining or (is_end and self._is_body_open):
+            self._is_keep = False
+            lines = [*lines, b"connection: close"]
+        elif request is not None and request.is_old:
+            lines = [*lines, b"connection: keep-alive"]
+        self._transport.write(
+            b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (head.reason, b"\r\n".join(lines), data)
+            if lines
+            else b"HTTP/1.1 %b\r\n\r\n%b" % (head.reason, data)
+        )
+        if is_end:
+            self._end_response()
+
+    def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        if self._is_chunking:
+            if data:
+                data = encode_chunk(data)
+            if is_end:
+                data += encode_end(trailers)
+        if data:
+            self._transport.write(data)
+        if is_end:
+            self._end_response()
+
+    def inform(self, head: ResponseHead) -> None:
+        if self._head is not None and not self._head.is_old:
+            block = b"".join([line + b"\r\n" for line in head.lines])
+            self._transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, block))
+
+    def abandon(self) -> None:
+        self._exchange = None
+        self._is_closing = True
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and self._head is not None and self._head.is_old:
+            # A client that reads until the end would take an orderly end for a whole response.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def _end_response(self) -> None:
+        self._exchange = None
+        self._head = None
+        if not self._is_keep or self._is_body_open:
+            self._linger()
+            return
+        self._since = self._ledger.now
+        if self._is_body_paused:
+            self.resume_request()
+        if self._held:
+            self._pump()
+
+    def _linger(self) -> None:
+        self._is_closing = True
+        self._held = b""
+        self._since = self._ledger.now
+        self._left = 0
+        self._transport.write_eof()
+        self._transport.resume_reading()

@@ -1,0 +1,328 @@
+"""One request and its response, between a downstream half and an upstream half.
+
+The halves speak HTTP in some version each and know nothing of each other; the exchange carries
+head, data and end across, and pressure back. It holds what is needed to repeat the request on
+another endpoint: the head, the body so far (up to a limit), and what has been tried.
+
+    downstream half            exchange                      upstream half
+    begin, request_data  --->  (kept for a retry)  --->      send, send_data
+    respond, ...         <---  (retry decided)     <---      response_head, response_data
+    downstream_gone      --->                      --->      cancel
+    pause_request        <---                      <---      upstream_is_full
+    downstream_is_full   --->                      --->      pause_response
+
+Who to send to is the handler's business; the handler is told when the exchange is over.
+"""
+
+from time import monotonic
+from typing import Protocol
+
+from proxy.core.retry import BODY_LIMIT_BYTES, NEVER_REACHED, Failure, Verdict, decide
+from proxy.http.head import RequestHead, ResponseHead
+from proxy.http.ledger import Ledger
+from proxy.http.reply import make_reply
+from proxy.model.flags import Flag
+from proxy.model.policy import Timeouts
+
+
+class Downstream(Protocol):
+    """The half that asks."""
+
+    def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None: ...
+    def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None: ...
+    def inform(self, head: ResponseHead) -> None:
+        """An interim response (1xx)."""
+
+    def abandon(self) -> None:
+        """The response has begun and cannot be completed: the client must notice."""
+
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """The half that answers."""
+
+    def send(self, exchange: "Exchange") -> None:
+        """Sends the head and the exchange's body so far."""
+
+    def send_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None: ...
+    def cancel(self) -> None:
+        """The response is not wanted any more; makes no further calls."""
+
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+
+
+class Handler(Protocol):
+    """Where a connection's requests go."""
+
+    trusts_flag: bool
+    """Whether ``x-mesh-flag`` from upstream is believed: it is, from a peer proxy."""
+    authority: bytes
+    """Host for a client that sent none."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def timeouts(self) -> Timeouts: ...
+    def dispatch(self, exchange: "Exchange") -> None:
+        """Ends, now or later, in ``attach``, ``upstream_failed`` or ``refuse``."""
+
+    def retry(self, exchange: "Exchange", verdict: Verdict) -> bool:
+        """Dispatches once more, or does nothing and returns False: nowhere left to try."""
+
+    def finished(self, exchange: "Exchange") -> None: ...
+
+
+_FLAG_OF = {
+    Failure.CONNECT: Flag.UPSTREAM_CONNECT_FAILURE,
+    Failure.RESET: Flag.UPSTREAM_RESET,
+    Failure.PROTOCOL: Flag.UPSTREAM_PROTOCOL_ERROR,
+    Failure.TIMEOUT: Flag.UPSTREAM_TIMEOUT,
+}
+
+
+class Exchange:
+    """Made when a request's head is complete; finished exactly once."""
+
+    __slots__ = (
+        "_body",
+        "_down",
+        "_has_begun",
+        "_is_request_paused",
+        "_ledger",
+        "_request_ended",
+        "_touched",
+        "_up",
+        "body_bytes",
+        "flag",
+        "handler",
+        "head",
+        "is_finished",
+        "is_request_done",
+        "plan",
+        "started",
+        "status",
+        "target",
+        "timeouts",
+        "trailers",
+        "tried",
+        "tries",
+    )
+
+    def __init__(
+        self, down: Downstream, head: RequestHead, handler: Handler, ledger: Ledger
+    ) -> None:
+        self._down = down
+        self._up: Upstream | None = None
+        self._ledger = ledger
+        self.head = head
+        self.handler = handler
+        self.timeouts = handler.timeouts
+        self._body: list[bytes] | None = None
+        """What was received, from the first byte; None once it cannot be replayed."""
+        self.body_bytes = 0
+        self.trailers: list[bytes] = []
+        self.is_request_done = False
+        self._is_request_paused = False
+        self._has_begun = False
+        """A part of the response went downstream."""
+        self.is_finished = False
+        self.plan: object = None
+        """The handler's own: the routes and endpoints as they were at arrival."""
+        self.target: object = None
+        """The handler's own: the endpoint of the current try."""
+        self.tried: tuple[object, ...] = ()
+        self.tries = 0
+        """Counted by the handler, as it dispatches."""
+        self.status = 0
+        self.flag = ""
+        self.started = ledger.now = self._touched = self._request_ended = monotonic()
+
+    # From downstream
+
+    def begin(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        self._ledger.exchanges.add(self)
+        self._body = [data] if data else []
+        self.body_bytes = len(data)
+        self.is_request_done = is_end
+        self.trailers = trailers
+        self.handler.dispatch(self)
+
+    def request_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        if self.is_finished:
+            return
+        self._touched = self._ledger.now
+        self.body_bytes += len(data)
+        if is_end:
+            self.is_request_done = True
+            self._request_ended = self._ledger.now
+            self.trailers = trailers
+        up = self._up
+        if self._body is not None:
+            if up is not None and self.body_bytes > BODY_LIMIT_BYTES:
+                self._body = None
+            elif data:
+                self._body.append(data)
+        if up is not None:
+            up.send_data(data, is_end, trailers)
+        elif self.body_bytes > BODY_LIMIT_BYTES and not self._is_request_paused:
+            self._is_request_paused = True
+            self._down.pause_request()
+
+    def downstream_gone(self) -> None:
+        if not self.is_finished:
+            self.flag = Flag.DOWNSTREAM_RESET
+            self._drop_upstream()
+            self._finish()
+
+    def downstream_is_full(self, is_full: bool) -> None:
+        self._touched = self._ledger.now
+        if self._up is not None:
+            if is_full:
+                self._up.pause_response()
+            else:
+                self._up.resume_response()
+
+    # From the handler
+
+    def attach(self, up: Upstream) -> None:
+        """Sends the request on ``up``, which is connected."""
+        self._up = up
+        self._touched = self._ledger.now
+        was_paused, self._is_request_paused = self._is_request_paused, False
+        up.send(self)
+        if self.body_bytes > BODY_LIMIT_BYTES:
+            self._body = None
+        if was_paused and not self._is_request_paused:
+            self._down.resume_request()
+
+    def take_body(self) -> bytes:
+        """All that has been received of the body."""
+        return b"".join(self._body) if self._body else b""
+
+    def refuse(self, flag: Flag, detail: str = "", status: int = 0) -> None:
+        """The proxy answers by itself; a response that has begun is cut off instead."""
+        if self.is_finished:
+            return
+        self._drop_upstream()
+        self.flag = flag.value
+        if self._has_begun:
+            self._finish()
+            self._down.abandon()
+            return
+        head, body = make_reply(self.handler.subject, flag, detail, status)
+        self.status = head.status
+        self._finish()
+        self._down.respond(head, b"" if self.head.method == b"HEAD" else body, True)
+
+    # From upstream
+
+    def response_head(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
+        if head.flag:
+            if not self.handler.trusts_flag:
+                head.flag = b""
+            elif self._is_retried_elsewhere(head, is_end):
+                return
+            else:
+                self.flag = head.flag.decode("latin-1")
+        self.status = head.status
+        self._has_begun = True
+        self._body = None
+        if is_end:
+            self._up = None
+            self._finish()
+        else:
+            self._touched = self._ledger.now
+        self._down.respond(head, data, is_end)
+
+    def response_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        if is_end:
+            self._up = None
+            self._finish()
+        else:
+            self._touched = self._ledger.now
+        self._down.respond_data(data, is_end, trailers)
+
+    def inform(self, head: ResponseHead) -> None:
+        self._touched = self._ledger.now
+        self._down.inform(head)
+
+    def upstream_failed(
+        self, failure: Failure, detail: str, *, has_begun: bool = False, is_reused: bool = False
+    ) -> None:
+        """The current try is over; ``has_begun``: a byte of a response had arrived."""
+        if self.is_finished:
+            return
+        self._up = None
+        verdict = decide(
+            failure,
+            method=self.head.method,
+            tries=self.tries,
+            is_reused=is_reused,
+            is_replayable=self._body is not None,
+            has_begun=has_begun or self._has_begun,
+        )
+        if verdict is Verdict.GIVE_UP or not self.handler.retry(self, verdict):
+            self.refuse(_FLAG_OF[failure], detail)
+
+    def upstream_is_full(self, is_full: bool) -> None:
+        self._touched = self._ledger.now
+        self._is_request_paused = is_full
+        if is_full:
+            self._down.pause_request()
+        else:
+            self._down.resume_request()
+
+    # From the sweeper
+
+    def sweep(self, now: float) -> None:
+        timeouts = self.timeouts
+        if (
+            self.is_request_done
+            and timeouts.request_s
+            and now - self._request_ended > timeouts.request_s
+        ):
+            self.refuse(Flag.UPSTREAM_TIMEOUT, f"waited {timeouts.request_s:g} s")
+        elif now - self._touched > timeouts.stream_idle_s:
+            self.refuse(Flag.STREAM_IDLE, f"waited {timeouts.stream_idle_s:g} s")
+
+    def abort(self) -> None:
+        """The proxy stops."""
+        if not self.is_finished:
+            self._has_begun = True
+            self.refuse(Flag.OVERLOAD)
+
+    def _is_retried_elsewhere(self, head: ResponseHead, is_end: bool) -> bool:
+        """Whether the peer's proxy refused the request and another endpoint has it now."""
+        if head.status != 503 or head.flag not in NEVER_REACHED:
+            return False
+        verdict = decide(
+            Failure.REFUSED_BY_PEER,
+            method=self.head.method,
+            tries=self.tries,
+            is_reused=False,
+            is_replayable=self._body is not None,
+            has_begun=self._has_begun,
+        )
+        if verdict is Verdict.GIVE_UP:
+            return False
+        up, self._up = self._up, None
+        if not self.handler.retry(self, verdict):
+            self._up = up
+            return False
+        if up is not None and not is_end:
+            up.cancel()
+        return True
+
+    def _drop_upstream(self) -> None:
+        up, self._up = self._up, None
+        if up is not None:
+            up.cancel()
+
+    def _finish(self) -> None:
+        self.is_finished = True
+        self._body = None
+        self._ledger.exchanges.discard(self)
+        self.handler.finished(self)

@@ -1,0 +1,168 @@
+"""Header lines: raw bytes to canonical lines, strictly, and what each one means to a proxy.
+
+A canonical line is ``name: value`` with a lower-case name and no white space around the value;
+what is forwarded is always the canonical line, never the bytes that came, so that two readers
+cannot see two things in it. Most lines repeat from request to request, so the result is kept in
+a bounded memo: one dictionary lookup instead of a regular expression.
+
+Refused (ProtocolError): anything but a token before the colon (so also white space before it
+and folded lines), control characters, bare CR or LF.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+MAX_FIELDS: Final = 100
+MAX_HEAD_BYTES: Final = 60 * 1024
+"""Envoy's limits."""
+
+_MEMO_LINES = 2048
+_MEMO_LINE_BYTES = 128
+_memo: dict[bytes, "bytes | Special"] = {}
+memo_get = _memo.get
+
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
+
+
+class ProtocolError(Exception):
+    """A message that is not valid HTTP/1.1. ``reason`` is from a small set: a metric label."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+HOST: Final = 1
+LENGTH: Final = 2
+ENCODING: Final = 3
+CONNECTION: Final = 4
+HOP: Final = 5
+"""Means something to the next hop only: dropped."""
+UPGRADE: Final = 6
+EXPECT: Final = 7
+TE: Final = 8
+REQUEST_ID: Final = 9
+IDENTITY: Final = 10
+"""Says who somebody is, or what the mesh thinks: only the mesh may write it; dropped."""
+FLAG: Final = 11
+
+_KINDS: dict[bytes, int] = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": ENCODING,
+    b"connection": CONNECTION,
+    b"proxy-connection": HOP,
+    b"keep-alive": HOP,
+    b"http2-settings": HOP,
+    b"upgrade": UPGRADE,
+    b"expect": EXPECT,
+    b"te": TE,
+    b"x-request-id": REQUEST_ID,
+    b"x-forwarded-client-cert": IDENTITY,
+    b"x-mesh-flag": FLAG,
+}
+
+# Different in each request, or secret: not worth, or not right, to remember.
+_NOT_REMEMBERED = frozenset(
+    (
+        b"authorization",
+        b"baggage",
+        b"b3",
+        b"cookie",
+        b"etag",
+        b"proxy-authorization",
+        b"set-cookie",
+        b"traceparent",
+        b"tracestate",
+        b"x-b3-spanid",
+        b"x-b3-traceid",
+        b"x-request-id",
+    )
+)
+
+# What a peer may not have removed by naming it in `Connection` (RFC 9110, section 7.6.1 lets an
+# intermediary remove what is listed; an attacker uses that to take away what the next hop
+# trusts).
+_PROTECTED = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"authorization",
+        b"cookie",
+        b"cache-control",
+        b"forwarded",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
+    )
+)
+_PROTECTED_PREFIXES = (b"x-forwarded-", b"x-mesh-", b"x-real-")
+
+_FORBIDDEN_TRAILERS = _PROTECTED | frozenset(_KINDS) | frozenset((b"set-cookie", b"trailer"))
+"""RFC 9110, section 6.5.1: fields for framing, routing, authentication and the like."""
+
+
+class Special:
+    """A field that the proxy itself acts on."""
+
+    __slots__ = ("kind", "line", "value")
+
+    def __init__(self, kind: int, value: bytes, line: bytes) -> None:
+        self.kind = kind
+        self.value = value
+        self.line = line
+
+
+def parse_field(raw: bytes) -> bytes | Special:
+    """One line without its CRLF: a canonical line, or a Special."""
+    match = _FIELD.fullmatch(raw)
+    if match is None:
+        raise ProtocolError("field", "a header line is malformed")
+    name, value = match.groups()
+    name = name.lower()
+    value = value.strip(b" \t")
+    line = name + b": " + value
+    kind = _KINDS.get(name) or _kind_of_lookalike(name)
+    field: bytes | Special = line if kind == 0 else Special(kind, value, line)
+    if len(raw) <= _MEMO_LINE_BYTES and name not in _NOT_REMEMBERED:
+        if len(_memo) >= _MEMO_LINES:
+            _memo.clear()
+        _memo[raw] = field
+    return field
+
+
+def _kind_of_lookalike(name: bytes) -> int:
+    """Gateways such as WSGI and CGI see ``-`` and ``_`` as one, and so may an attacker's name."""
+    if b"_" in name:
+        plain = name.replace(b"_", b"-")
+        kind = _KINDS.get(plain)
+        if kind in (LENGTH, ENCODING, HOST, CONNECTION):
+            raise ProtocolError("field", "a header name imitates one that frames the message")
+        if kind in (IDENTITY, FLAG) or plain.startswith(b"x-mesh-"):
+            return IDENTITY
+    return IDENTITY if name.startswith(b"x-mesh-") else 0
+
+
+def without_listed(lines: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:
+    """``lines`` without those that a Connection field names, except the protected ones."""
+    listed = {
+        token + b": "
+        for token in tokens
+        if token not in _PROTECTED and not token.startswith(_PROTECTED_PREFIXES)
+    }
+    return [line for line in lines if line[: line.index(b":") + 2] not in listed]
+
+
+def parse_trailers(block: bytes) -> list[bytes]:
+    """The lines after the last chunk, without those that may not be a trailer."""
+    lines: list[bytes] = []
+    raw_lines = block.split(b"\r\n")
+    if len(raw_lines) > MAX_FIELDS:
+        raise ProtocolError("too_large", "more than 100 trailers")
+    for raw in raw_lines:
+        field = parse_field(raw)
+        if isinstance(field, bytes) and field[: field.index(b":")] not in _FORBIDDEN_TRAILERS:
+            lines.append(field)
+    return lines

@@ -1,0 +1,306 @@
+"""The head of an HTTP/1.1 message: bytes to a value, strictly, and back to bytes.
+
+The values are also what another HTTP version will make and take: canonical lines, the target,
+the authority and the framing apart from each other.
+
+Refused, as request smuggling lives of it: a length together with an encoding, two lengths, a
+length that is not digits, an encoding other than exactly ``chunked``, none or two Host fields,
+a target with a fragment, control characters or bytes above ASCII.
+"""
+
+import re
+from typing import Final
+
+from proxy.http.fields import (
+    CONNECTION,
+    ENCODING,
+    EXPECT,
+    FLAG,
+    HOST,
+    LENGTH,
+    MAX_FIELDS,
+    REQUEST_ID,
+    TE,
+    UPGRADE,
+    ProtocolError,
+    Special,
+    memo_get,
+    parse_field,
+    without_listed,
+)
+
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""In place of a length in bytes."""
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_STARTS_KEPT = 1024
+_START_BYTES = 256
+_starts: dict[bytes, tuple[bytes, bytes, bytes | None, bool]] = {}
+_statuses: dict[bytes, tuple[int, bytes, bool]] = {}
+
+
+class RequestHead:
+    """What a client asks for."""
+
+    __slots__ = (
+        "authority",
+        "has_request_id",
+        "is_expecting",
+        "is_keep_alive",
+        "is_old",
+        "length",
+        "lines",
+        "method",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self, method: bytes, target: bytes, authority: bytes | None, is_old: bool) -> None:
+        self.method = method
+        self.target = target
+        self.authority = authority
+        """None only from an HTTP/1.0 client that sent no Host."""
+        self.is_old = is_old
+        """HTTP/1.0."""
+        self.is_keep_alive = not is_old
+        self.length = 0
+        """Of the body, in bytes; or CHUNKED."""
+        self.lines: list[bytes] = []
+        """Canonical, end to end, without host and transfer-encoding."""
+        self.has_request_id = False
+        self.is_expecting = False
+        """Waits for a 100 before it sends its body."""
+        self.upgrade = b""
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a field; ``name`` in lower case."""
+        prefix = name + b": "
+        for line in self.lines:
+            if line.startswith(prefix):
+                return line[len(prefix) :]
+        return None
+
+
+class ResponseHead:
+    """What a server answers."""
+
+    __slots__ = ("flag", "is_keep_alive", "length", "lines", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, is_keep_alive: bool) -> None:
+        self.status = status
+        self.reason = reason
+        """The status code and the phrase, as on the wire: ``200 OK``."""
+        self.is_keep_alive = is_keep_alive
+        self.length = 0
+        """Of the body, in bytes; or CHUNKED or UNTIL_CLOSE."""
+        self.lines: list[bytes] = []
+        self.flag = b""
+        """``x-mesh-flag``, which is not among the lines: whoever forwards it must trust it."""
+
+
+def parse_request(block: bytes) -> RequestHead:
+    """``block`` is everything before the empty line."""
+    raw_lines = block.split(b"\r\n")
+    if len(raw_lines) > MAX_FIELDS + 1:
+        raise ProtocolError("too_large", "more than 100 header fields")
+    start = _starts.get(raw_lines[0]) or _parse_request_line(raw_lines[0])
+    head = RequestHead(*start)
+    is_old = head.is_old
+    lines = head.lines
+    append = lines.append
+    hosts = 0
+    length: bytes | None = None
+    encoding: bytes | None = None
+    connection = b""
+    del raw_lines[0]
+    for raw in raw_lines:
+        field = memo_get(raw)
+        if field is None:
+            field = parse_field(raw)
+        if field.__class__ is bytes:
+            append(field)
+            continue
+        assert isinstance(field, Special)
+        kind = field.kind
+        if kind == HOST:
+            hosts += 1
+            if head.authority is None:
+                head.authority = field.value
+        elif kind == CONNECTION:
+            connection = connection + b"," + field.value if connection else field.value
+        elif kind == REQUEST_ID:
+            head.has_request_id = True
+            append(field.line)
+        elif kind == LENGTH:
+            if length is not None:
+                raise ProtocolError("length", "more than one content-length")
+            length = field.value
+            append(field.line)
+        elif kind == ENCODING:
+            if encoding is not None:
+                raise ProtocolError("encoding", "more than one transfer-encoding")
+            encoding = field.value
+        elif kind == UPGRADE:
+            head.upgrade = field.value.lower()
+        elif kind == EXPECT:
+            if not is_old:
+                head.is_expecting = field.value.lower() == b"100-continue"
+                append(field.line)
+        elif kind == TE and field.value.lower() == b"trailers":
+            append(b"te: trailers")
+    if hosts != 1 and (hosts > 1 or not is_old):
+        raise ProtocolError("host", "there must be exactly one host field")
+    if head.authority and _AUTHORITY.fullmatch(head.authority) is None:
+        raise ProtocolError("host", "the host field is not a host")
+    if length is not None or encoding is not None:
+        head.length = _framing(length, encoding, is_old)
+    if connection:
+        _apply_connection(head, connection.lower(), is_old)
+    return head
+
+
+def parse_response(block: bytes, method: bytes) -> ResponseHead:
+    """``method`` is the request's: a response to HEAD has no body."""
+    raw_lines = block.split(b"\r\n")
+    if len(raw_lines) > MAX_FIELDS + 1:
+        raise ProtocolError("too_large", "more than 100 header fields")
+    status, reason, is_old = _statuses.get(raw_lines[0]) or _parse_status_line(raw_lines[0])
+    head = ResponseHead(status, reason, not is_old)
+    lines = head.lines
+    append = lines.append
+    length: bytes | None = None
+    encoding: bytes | None = None
+    connection = b""
+    del raw_lines[0]
+    for raw in raw_lines:
+        field = memo_get(raw)
+        if field is None:
+            field = parse_field(raw)
+        if field.__class__ is bytes:
+            append(field)
+            continue
+        assert isinstance(field, Special)
+        kind = field.kind
+        if kind == LENGTH:
+            if length is not None:
+                raise ProtocolError("length", "more than one content-length")
+            length = field.value
+            append(field.line)
+        elif kind == CONNECTION:
+            connection = connection + b"," + field.value if connection else field.value
+        elif kind == ENCODING:
+            if encoding is not None:
+                raise ProtocolError("encoding", "more than one transfer-encoding")
+            encoding = field.value
+        elif kind in (REQUEST_ID, HOST, EXPECT):
+            append(field.line)
+        elif kind == FLAG:
+            head.flag = field.value
+    if connection:
+        _apply_connection(head, connection.lower(), is_old)
+        lines = head.lines
+    if status < 200 or status == 204:
+        # RFC 9110, section 8.6: neither has a length, and a client may believe one.
+        if length is not None:
+            head.lines = [line for line in lines if not line.startswith(b"content-length:")]
+    elif status == 304 or method == b"HEAD":
+        if length is not None:
+            _framing(length, encoding, is_old)
+    elif length is None and encoding is None:
+        head.length = UNTIL_CLOSE
+    else:
+        head.length = _framing(length, encoding, is_old)
+    return head
+
+
+def _framing(length: bytes | None, encoding: bytes | None, is_old: bool) -> int:
+    if encoding is not None:
+        if length is not None:
+            raise ProtocolError("framing", "both content-length and transfer-encoding")
+        if is_old:
+            raise ProtocolError("framing", "transfer-encoding in HTTP/1.0")
+        if encoding.lower() != b"chunked":
+            raise ProtocolError("encoding", "a transfer-encoding other than chunked")
+        return CHUNKED
+    assert length is not None
+    if _LENGTH.fullmatch(length) is None:
+        raise ProtocolError("length", "content-length is not a number")
+    return int(length)
+
+
+def _apply_connection(head: RequestHead | ResponseHead, value: bytes, is_old: bool) -> None:
+    """``value``: all Connection fields in lower case, joined by commas."""
+    if value == b"keep-alive":
+        head.is_keep_alive = True
+        return
+    if value == b"close":
+        head.is_keep_alive = False
+        return
+    tokens = {part.strip(b" \t") for part in value.split(b",")}
+    if b"close" in tokens:  # wins over keep-alive: the safe side
+        head.is_keep_alive = False
+    elif is_old and b"keep-alive" in tokens:
+        head.is_keep_alive = True
+    head.lines = without_listed(head.lines, tokens)
+
+
+def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bool]:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise ProtocolError("start_line", "the request line is malformed")
+    method, target, minor = match.groups()
+    authority: bytes | None = None
+    if b"#" in target:
+        raise ProtocolError("target", "the request target has a fragment")
+    if method == b"CONNECT":
+        pass  # refused later, with a reason of its own
+    elif not target.startswith(b"/"):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is not None:
+            # RFC 9112, section 3.2.2: the authority in the target replaces Host.
+            authority = absolute[1]
+            path = absolute[2] or b"/"
+            target = path if path.startswith(b"/") else b"/" + path
+        elif not (target == b"*" and method == b"OPTIONS"):
+            raise ProtocolError("target", "the request target is not a path")
+    start = (method, target, authority, minor == b"0")
+    if len(line) <= _START_BYTES:
+        if len(_starts) >= _STARTS_KEPT:
+            _starts.clear()
+        _starts[line] = start
+    return start
+
+
+def _parse_status_line(line: bytes) -> tuple[int, bytes, bool]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise ProtocolError("start_line", "the status line is malformed")
+    minor, code, phrase = match.groups()
+    parsed = (int(code), code + b" " + (phrase or b""), minor == b"0")
+    if len(line) <= _START_BYTES:
+        if len(_statuses) >= _STARTS_KEPT:
+            _statuses.clear()
+        _statuses[line] = parsed
+    return parsed
+
+
+def serialize_request(head: RequestHead, authority: bytes) -> bytes:
+    """HTTP/1.1, whatever the client spoke; ``authority`` stands in for a missing Host."""
+    lines = head.lines
+    if head.length == CHUNKED:
+        lines = [*lines, b"transfer-encoding: chunked"]
+    if b"te: trailers" in lines:
+        lines = [*lines, b"connection: te"]
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (
+        head.method,
+        head.target,
+        authority if head.authority is None else head.authority,
+        b"\r\n".join(lines),
+        b"\r\n\r\n" if lines else b"\r\n",
+    )

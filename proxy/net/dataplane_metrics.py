@@ -1,0 +1,132 @@
+"""The data plane's metrics under the names that Istio's dashboards know.
+
+A reporter belongs to one pair of services seen from one side. It finds its series once for each
+status and flag, and after that a request costs two increments and a bisection.
+"""
+
+from bisect import bisect_left
+from time import monotonic
+
+from proxy.core.metrics import Histogram, Metrics, Value
+from proxy.http.exchange import Exchange
+
+_LABELS = (
+    "reporter",
+    "source_workload",
+    "source_principal",
+    "destination_workload",
+    "destination_service",
+    "request_protocol",
+    "response_code",
+    "response_flags",
+    "connection_security_policy",
+)
+_SERIES_OF_ONE_REPORTER = 200
+
+
+class DataPlaneMetrics:
+    """All families of the data plane."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.requests = metrics.counter("istio_requests_total", "HTTP requests answered.", _LABELS)
+        self.durations = metrics.histogram(
+            "istio_request_duration_milliseconds",
+            "From the end of a request's head to the end of its response, in milliseconds.",
+            _LABELS,
+        )
+        self.tcp_sent = metrics.counter(
+            "istio_tcp_sent_bytes_total", "Bytes sent to the caller in TCP sessions.", _LABELS
+        )
+        self.tcp_received = metrics.counter(
+            "istio_tcp_received_bytes_total",
+            "Bytes received from the caller in TCP sessions.",
+            _LABELS,
+        )
+        self.tcp_opened = metrics.counter(
+            "istio_tcp_connections_opened_total", "TCP sessions begun.", _LABELS
+        )
+        self.tcp_closed = metrics.counter(
+            "istio_tcp_connections_closed_total", "TCP sessions ended, by how.", _LABELS
+        )
+        self.upstream_connections = metrics.gauge(
+            "mesh_upstream_connections",
+            "Connections open or being opened to a service, or to the local application.",
+            ("reporter", "source_workload", "destination_service"),
+        )
+        self.retries = metrics.counter(
+            "mesh_retries_total",
+            "Further attempts to serve a request.",
+            ("source_workload", "destination_service"),
+        )
+        self.tls_failures = metrics.counter(
+            "mesh_inbound_tls_failures_total",
+            "Inbound connections that ended before or with the TLS handshake.",
+            ("reason",),
+        )
+        self.protocol_errors = metrics.counter(
+            "mesh_downstream_protocol_errors_total",
+            "Requests refused because they are not valid HTTP.",
+            ("reporter", "reason"),
+        )
+        self.overloads = metrics.counter(
+            "mesh_connections_shed_total",
+            "Connections refused because the proxy is at its limit.",
+            ("reporter",),
+        )
+
+
+class Reporter:
+    """One caller and one service, from one side."""
+
+    __slots__ = ("_code_series", "_metrics", "_prefix", "_tcp_prefix")
+
+    def __init__(
+        self, metrics: DataPlaneMetrics, reporter: str, caller: str, principal: str, service: str
+    ) -> None:
+        self._metrics = metrics
+        self._prefix = (reporter, caller, principal, service, service)
+        self._code_series: dict[tuple[int, str], tuple[Value, Histogram]] = {}
+
+    def answered(self, exchange: Exchange) -> None:
+        key = (exchange.status, exchange.flag)
+        series = self._code_series.get(key)
+        if series is None:
+            series = self._make_series(key)
+        count, histogram = series
+        elapsed_ms = (monotonic() - exchange.started) * 1000.0
+        count.value += 1
+        histogram.counts[bisect_left(histogram.bounds, elapsed_ms)] += 1
+        histogram.total += elapsed_ms
+
+    def _make_series(self, key: tuple[int, str]) -> tuple[Value, Histogram]:
+        if len(self._code_series) >= _SERIES_OF_ONE_REPORTER:
+            self._code_series.clear()  # statuses are the upstream's to choose
+        status, flag = key
+        labels = (*self._prefix, "http", str(status), flag or "-", "mutual_tls")
+        series = (self._metrics.requests.labels(*labels), self._metrics.durations.labels(*labels))
+        self._code_series[key] = series
+        return series
+
+    def tcp(self, flag: str = "") -> "TcpSeries":
+        metrics = self._metrics
+        labels = (*self._prefix, "tcp", "0", flag or "-", "mutual_tls")
+        return TcpSeries(
+            opened=metrics.tcp_opened.labels(*labels),
+            closed=metrics.tcp_closed.labels(*labels),
+            sent=metrics.tcp_sent.labels(*labels),
+            received=metrics.tcp_received.labels(*labels),
+        )
+
+
+class TcpSeries:
+    """What one TCP session counts in."""
+
+    __slots__ = ("closed", "opened", "received", "sent")
+
+    def __init__(self, *, opened: Value, closed: Value, sent: Value, received: Value) -> None:
+        self.opened = opened
+        self.closed = closed
+        self.sent = sent
+        """To the caller."""
+        self.received = received
+        """From the caller."""

@@ -1,0 +1,191 @@
+"""The service's side: one mTLS listener for all workloads of the host.
+
+The server name selects the workload, the peer's certificate says who calls; both are settled
+before a byte of the request is read. A caller that is known but not allowed gets an answer that
+says so, because a reset explains nothing.
+"""
+
+import asyncio
+from typing import Protocol
+
+from proxy.core.peer import identify
+from proxy.core.retry import Verdict
+from proxy.core.table import InboundRoute
+from proxy.http.downstream import DownstreamConnection
+from proxy.http.exchange import Exchange
+from proxy.http.ledger import Ledger
+from proxy.model.endpoint import Endpoint
+from proxy.model.flags import Flag
+from proxy.model.names import HostName, InvalidName, ServiceName, TrustDomain, spiffe_id
+from proxy.model.policy import Timeouts
+from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
+from proxy.net.pool import EndpointPool, Quota
+from proxy.net.pool_dial import Dialer
+from proxy.net.relay import Closed, Relay
+from proxy.net.tls import PeerRefused, TlsTransport
+from proxy.net.tls_identity import Identities
+
+_REPORTERS = 1000
+
+
+class InboundWorkload:
+    """Everything that connections to one workload share."""
+
+    def __init__(
+        self,
+        route: InboundRoute,
+        domain: TrustDomain,
+        ledger: Ledger,
+        metrics: DataPlaneMetrics,
+    ) -> None:
+        self.route = route
+        self.ledger = ledger
+        self.metrics = metrics
+        self._domain = domain
+        self._quota = Quota(metrics.upstream_connections.labels("destination", "", route.service))
+        self.dialer = Dialer()
+        # An empty host: the application has no name of its own in what the proxy says.
+        app = Endpoint(
+            service=route.service,
+            host=HostName(""),
+            address=route.app.host,
+            port=route.app.port,
+        )
+        self.pool = EndpointPool(
+            app, self.dialer, ledger, self._quota, route.timeouts.pool_idle_s, lambda *_: None
+        )
+        self._reporters: dict[ServiceName, Reporter] = {}
+
+    def apply(self, route: InboundRoute) -> None:
+        self.route = route
+        self.pool.idle_s = route.timeouts.pool_idle_s
+
+    def reporter(self, caller: ServiceName) -> Reporter:
+        found = self._reporters.get(caller)
+        if found is None:
+            if len(self._reporters) >= _REPORTERS:
+                self._reporters.clear()
+            found = self._reporters[caller] = Reporter(
+                self.metrics,
+                "destination",
+                caller,
+                spiffe_id(self._domain, caller),
+                self.route.service,
+            )
+        return found
+
+
+class InboundSession:
+    """One caller on one connection. An HTTP Handler."""
+
+    trusts_flag = False
+
+    def __init__(self, workload: InboundWorkload, caller: ServiceName, principal: str) -> None:
+        self._workload = workload
+        self._caller = caller
+        self._principal = principal
+        self._is_shed = workload.ledger.is_full
+        service = workload.route.service
+        self.subject = f"{caller} -> {service}"
+        self.authority = service.encode()
+        self.finished = workload.reporter(caller).answered
+        self._xfcc = (
+            f"x-forwarded-client-cert: By={workload.route.identity};URI={principal}".encode()
+        )
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self._workload.route.timeouts
+
+    def dispatch(self, exchange: Exchange) -> None:
+        workload = self._workload
+        if self._caller not in workload.route.allow:
+            exchange.refuse(
+                Flag.DENIED, f"{self._principal} may not call {workload.route.identity}"
+            )
+        elif self._is_shed:
+            exchange.refuse(Flag.OVERLOAD, "too many connections")
+        else:
+            exchange.head.lines.append(self._xfcc)
+            exchange.tries = 1
+            workload.pool.serve(exchange)
+
+    def retry(self, exchange: Exchange, verdict: Verdict) -> bool:
+        """There is one application: a fresh connection is all that can be tried."""
+        if verdict is not Verdict.FRESH_CONNECTION:
+            return False
+        exchange.tries += 1
+        self._workload.pool.serve(exchange, is_fresh=True)
+        return True
+
+
+class _Workloads(Protocol):
+    def get(self, service: ServiceName) -> InboundWorkload | None: ...
+
+
+class InboundListener:
+    """Makes the protocols of accepted connections."""
+
+    def __init__(
+        self,
+        domain: TrustDomain,
+        identities: Identities,
+        workloads: _Workloads,
+        ledger: Ledger,
+        metrics: DataPlaneMetrics,
+    ) -> None:
+        self._domain = domain
+        self._identities = identities
+        self._workloads = workloads
+        self._ledger = ledger
+        self._metrics = metrics
+
+    def accept(self) -> asyncio.Protocol:
+        ledger = self._ledger
+        if len(ledger.connections) > ledger.max_connections * 11 // 10:
+            # Above the limit callers are told so, over TLS; far above it even that is too much.
+            self._metrics.overloads.labels("destination").value += 1
+            return Closed()
+        return TlsTransport(self._identities.inbound, self._identified, self._failed, ledger=ledger)
+
+    def _failed(self, reason: str, _detail: str) -> None:
+        self._metrics.tls_failures.labels(reason).value += 1
+
+    def _identified(self, transport: TlsTransport) -> asyncio.Protocol:
+        connection = transport.ssl_object
+        service = self._identities.service_of(connection)
+        workload = self._workloads.get(service) if service is not None else None
+        if workload is None:
+            raise PeerRefused("server_name", "no workload was selected")
+        try:
+            caller = identify(
+                connection.getpeercert() or {},
+                connection.getpeercert(True) or b"",
+                self._domain,
+                is_server=False,
+            )
+        except InvalidName as error:
+            raise PeerRefused("identity", str(error)) from error
+        ledger = self._ledger
+        route = workload.route
+        if route.protocol == "http":
+            session = InboundSession(workload, caller, spiffe_id(self._domain, caller))
+            return DownstreamConnection(ledger, session)
+        reporter = workload.reporter(caller)
+        if caller not in route.allow:
+            reporter.tcp(Flag.DENIED.value).closed.value += 1
+            raise PeerRefused("denied", f"{caller} may not call {route.service}")
+        if ledger.is_full:
+            self._metrics.overloads.labels("destination").value += 1
+            raise PeerRefused("overload", "too many connections")
+
+        def start(relay: Relay) -> None:
+            relay.dial(
+                workload.dialer,
+                route.app.host,
+                route.app.port,
+                route.timeouts.connect_s,
+                lambda _detail: relay.refuse(Flag.UPSTREAM_CONNECT_FAILURE),
+            )
+
+        return Relay(ledger, reporter, route.timeouts.stream_idle_s, start).near

@@ -1,0 +1,208 @@
+"""TCP sessions: bytes both ways until both ways have ended.
+
+Each direction ends by itself: a client that has sent all and shuts down its side still gets the
+whole answer. A reset on one side becomes a reset on the other, never an orderly end.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from proxy.http.downstream import WRITE_HIGH_BYTES, Wire
+from proxy.http.ledger import Ledger
+from proxy.model.flags import Flag
+from proxy.net.dataplane_metrics import Reporter
+from proxy.net.pool_dial import Dial, Dialer
+
+_EARLY_BYTES = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Relay:
+    """One session: the near half was accepted, the far half is dialled."""
+
+    __slots__ = ("_dial", "_idle_s", "_is_over", "_ledger", "_reporter", "_started", "far", "near")
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reporter: Reporter,
+        idle_s: float,
+        start: Callable[["Relay"], None],
+    ) -> None:
+        """``start`` is called when the near half is there, and dials the far one."""
+        self._ledger = ledger
+        self._reporter = reporter
+        self._idle_s = idle_s
+        self._is_over = False
+        self._dial: Dial | None = None
+        self._started = start
+        series = reporter.tcp()
+        series.opened.value += 1
+        self.near = RelayHalf(self, ledger, series.received)
+        self.far = RelayHalf(self, ledger, series.sent)
+        self.near.other, self.far.other = self.far, self.near
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def begin(self) -> None:
+        self._ledger.connections.add(self)
+        self._ledger.exchanges.add(self)
+        self._started(self)
+
+    def dial(
+        self,
+        dialer: Dialer,
+        address: str,
+        port: int,
+        timeout_s: float,
+        failed: Callable[[str], None],
+    ) -> None:
+        """Tries to connect the far half."""
+        self._dial = dialer.dial(address, port, timeout_s, self.far, failed)
+
+    def connected(self) -> None:
+        if self._dial is not None:
+            self._dial.succeeded()
+            self._dial = None
+
+    def refuse(self, flag: Flag) -> None:
+        """There is nobody to talk to; TCP has no words for why, the metric has."""
+        self.end(flag.value, is_reset=True)
+
+    def end(self, flag: str = "", *, is_reset: bool = False) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        self._ledger.connections.discard(self)
+        self._ledger.exchanges.discard(self)
+        self._reporter.tcp(flag).closed.value += 1
+        for half in (self.near, self.far):
+            half.finish(is_reset=is_reset)
+
+    def sweep(self, now: float) -> None:
+        if now - max(self.near.touched, self.far.touched) > self._idle_s:
+            self.end(Flag.STREAM_IDLE.value, is_reset=True)
+
+    def abort(self) -> None:
+        self.end(Flag.OVERLOAD.value, is_reset=True)
+
+    def close_if_idle(self) -> None:
+        """A session is never idle in the sense of a request's connection."""
+
+
+class RelayHalf(asyncio.Protocol):
+    """One of the two connections."""
+
+    __slots__ = (
+        "_early",
+        "_early_bytes",
+        "_is_ended",
+        "_ledger",
+        "_received",
+        "_relay",
+        "_transport",
+        "other",
+        "touched",
+    )
+
+    other: "RelayHalf"
+
+    def __init__(self, relay: Relay, ledger: Ledger, received: Any) -> None:
+        self._relay = relay
+        self._ledger = ledger
+        self._received = received
+        """The series that counts what arrives here."""
+        self._transport: Wire | None = None
+        self._early: list[bytes] = []
+        """To be written here once there is a connection."""
+        self._early_bytes = 0
+        self._is_ended = False
+        """Nothing more arrives here."""
+        self.touched = ledger.now
+
+    def connection_made(self, transport: Any) -> None:
+        relay = self._relay
+        if relay.is_over:
+            transport.abort()
+            return
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        self.touched = self._ledger.now
+        if relay.near is self:
+            relay.begin()
+            return
+        relay.connected()
+        if self._early:
+            transport.write(b"".join(self._early))
+            self._early.clear()
+        near = self.other
+        if near._is_ended:
+            transport.write_eof()
+        elif near._transport is not None and self._early_bytes > _EARLY_BYTES:
+            near._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.touched = self._ledger.now
+        self._received.value += len(data)
+        other = self.other
+        if other._transport is not None:
+            other._transport.write(data)
+            return
+        other._early.append(data)
+        other._early_bytes += len(data)
+        if other._early_bytes > _EARLY_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.touched = self._ledger.now
+        self._is_ended = True
+        other = self.other
+        if other._is_ended:
+            self._relay.end()
+        elif other._transport is not None:
+            other._transport.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if exc is None and self._is_ended and self.other._is_ended:
+            self._relay.end()
+        else:
+            flag = Flag.DOWNSTREAM_RESET if self._relay.near is self else Flag.UPSTREAM_RESET
+            self._relay.end(flag.value, is_reset=True)
+
+    def pause_writing(self) -> None:
+        if self.other._transport is not None:
+            self.other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.touched = self._ledger.now
+        if self.other._transport is not None:
+            self.other._transport.resume_reading()
+
+    def finish(self, *, is_reset: bool) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if not is_reset:
+            transport.close()
+            return
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+
+
+class Closed(asyncio.Protocol):
+    """A connection that nobody has room for."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.abort()

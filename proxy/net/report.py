@@ -1,0 +1,211 @@
+"""What the proxy says of itself: the admin port's answers and the gauges of the control side."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+
+from proxy import __version__
+from proxy.core.metrics import Metrics
+from proxy.model.names import ServiceName
+from proxy.model.settings import Settings
+from proxy.model.status import IdentityStatus, ProxyStatus, State, UpstreamStatus, WorkloadStatus
+from proxy.net.admin import PROMETHEUS, Answer, Handler, Route, json_answer, text_answer
+from proxy.net.consul import ConsulError
+from proxy.net.health import HealthChecker
+from proxy.net.registrar import Registrar
+from proxy.net.watcher import Watcher
+
+Identities = Mapping[ServiceName, IdentityStatus | None]
+Reloaded = Mapping[ServiceName, IdentityStatus | str]
+
+
+class Report:
+    """Reads the other parts when asked; holds nothing itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        metrics: Metrics,
+        watcher: Watcher,
+        registrar: Registrar,
+        checkers: Mapping[ServiceName, HealthChecker],
+        state: Callable[[], State],
+        identities: Callable[[], Identities],
+        reload: Callable[[], Reloaded],
+    ) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._watcher, self._registrar, self._checkers = watcher, registrar, checkers
+        self._state, self._identities, self._reload = state, identities, reload
+        self._started_at = rfc3339(datetime.now(UTC))
+
+    def routes(self) -> dict[str, Route]:
+        get: dict[str, Callable[[], Answer]] = {
+            "/live": lambda: text_answer("live"),
+            "/ready": self._ready,
+            "/status": lambda: json_answer(self.status()),
+            "/config": self._config,
+            "/endpoints": self._endpoints,
+            "/metrics": lambda: Answer(body=self._metrics.render(), content_type=PROMETHEUS),
+        }
+        return {
+            **{path: Route(method="GET", handler=_async(answer)) for path, answer in get.items()},
+            "/reload": Route(method="POST", handler=_async(self._reloaded)),
+            "/deregister": Route(method="POST", handler=self._deregister),
+        }
+
+    def status(self) -> ProxyStatus:
+        settings, watcher = self._settings, self._watcher
+        identities = self._identities()
+        errors = [text for text in (watcher.error, self._registrar.error) if text]
+        return ProxyStatus(
+            host=settings.host,
+            version=__version__,
+            state=self._state(),
+            release=settings.release,
+            config=settings.config,
+            generation=watcher.generation,
+            policy_source=watcher.policy_source,
+            refused=watcher.refused,
+            registry_error="; ".join(errors),
+            started_at=self._started_at,
+            workloads=tuple(
+                WorkloadStatus(
+                    service=workload.service,
+                    version=workload.version,
+                    protocol=workload.protocol,
+                    is_healthy=self._checkers[workload.service].health.is_healthy,
+                    health_detail=self._checkers[workload.service].health.detail,
+                    identity=identities.get(workload.service),
+                )
+                for workload in settings.workloads
+            ),
+            upstreams=tuple(
+                UpstreamStatus(
+                    service=upstream.service,
+                    caller=workload.service,
+                    listen=f"{upstream.listen.host}:{upstream.listen.port}",
+                    endpoints=watcher.views[upstream.service].endpoints,
+                    source=watcher.views[upstream.service].source,
+                )
+                for workload in settings.workloads
+                for upstream in workload.upstreams
+            ),
+        )
+
+    def _ready(self) -> Answer:
+        state = self._state()
+        return text_answer(state, 200 if state == "ready" else 503)
+
+    def _config(self) -> Answer:
+        return json_answer(
+            {
+                "settings": self._settings,
+                "policy": self._watcher.policy,
+                "generation": self._watcher.generation,
+                "policy_source": self._watcher.policy_source,
+                "refused": self._watcher.refused,
+            }
+        )
+
+    def _endpoints(self) -> Answer:
+        return json_answer(
+            {
+                name: {
+                    "endpoints": view.endpoints,
+                    "source": view.source,
+                    "kept": view.kept,
+                    "doubt": view.doubt,
+                    "malformed": view.malformed,
+                }
+                for name, view in self._watcher.views.items()
+            }
+        )
+
+    def _reloaded(self) -> Answer:
+        found = self._reload()
+        errors = {name: what for name, what in found.items() if isinstance(what, str)}
+        # Some, but not all: a success for those, so that a recovery service by service can go on.
+        status = 200 if not errors else 500 if len(errors) == len(found) else 207
+        return json_answer({"identities": dict(self._identities()), "errors": errors}, status)
+
+    async def _deregister(self) -> Answer:
+        try:
+            return json_answer({"deregistered": await self._registrar.withdraw()})
+        except ConsulError as error:
+            return json_answer({"error": str(error)}, 502)
+
+
+class Gauges:
+    """The control side's metrics."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        metrics.gauge(
+            "mesh_build_info",
+            "Always 1; version, release and configuration in the labels.",
+            ("version", "release", "config"),
+        ).labels(__version__, settings.release, settings.config).value = 1
+        self._generation = metrics.gauge(
+            "mesh_config_generation", "Generation of the policy in force; 0 before the first."
+        ).labels()
+        self._refused = metrics.gauge(
+            "mesh_config_refused", "1 while the newest published policy is refused."
+        ).labels()
+        self._not_after = metrics.gauge(
+            "mesh_certificate_not_after_seconds",
+            "Unix time at which the leaf in force expires; 0 without one.",
+            ("service",),
+        )
+        self._endpoints = metrics.gauge(
+            "mesh_endpoints", "Endpoints in use for each upstream service.", ("service",)
+        )
+        self._kept = metrics.gauge(
+            "mesh_endpoints_unconfirmed",
+            "Endpoints in use that the registry no longer lists.",
+            ("service",),
+        )
+        self._malformed = metrics.gauge(
+            "mesh_endpoints_malformed",
+            "Entries of the registry that make no sense and are skipped.",
+            ("service",),
+        )
+        errors = metrics.counter(
+            "mesh_registry_errors_total", "Failed calls to Consul by kind of failure.", ("kind",)
+        )
+        self._errors = {
+            kind: errors.labels(kind) for kind in ("unavailable", "rejected", "garbage")
+        }
+        self.loop_lag = metrics.gauge(
+            "mesh_event_loop_lag_seconds", "How late the last timer of the event loop was."
+        ).labels()
+
+    def registry_error(self, error: ConsulError) -> None:
+        self._errors[error.kind].value += 1
+
+    def observe(self, watcher: Watcher) -> None:
+        self._generation.value = watcher.generation
+        self._refused.value = 1 if watcher.refused else 0
+        for name, view in watcher.views.items():
+            self._endpoints.labels(name).value = len(view.endpoints)
+            self._kept.labels(name).value = view.kept
+            self._malformed.labels(name).value = view.malformed
+
+    def certificates(self, identities: Identities) -> None:
+        for name, identity in identities.items():
+            moment = not_after(identity)
+            self._not_after.labels(name).value = moment.timestamp() if moment else 0
+
+
+def not_after(identity: IdentityStatus | None) -> datetime | None:
+    return datetime.fromisoformat(identity.not_after) if identity else None
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _async(answer: Callable[[], Answer]) -> Handler:
+    async def handler() -> Answer:
+        return answer()
+
+    handler_: Callable[[], Awaitable[Answer]] = handler
+    return handler_

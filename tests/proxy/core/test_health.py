@@ -1,0 +1,43 @@
+"""From probe results to reported health."""
+
+from proxy.core.health import Health
+
+
+def after(*failures: str | None, unhealthy_after: int = 2) -> Health:
+    health = Health()
+    for failure in failures:
+        health = health.after(failure, unhealthy_after=unhealthy_after)
+    return health
+
+
+def test_nothing_is_healthy_before_the_first_result() -> None:
+    assert not Health().is_known
+    assert not Health().is_healthy
+
+
+def test_the_first_result_counts_at_once() -> None:
+    assert after(None).is_healthy
+    down = after("refused")
+    assert (down.is_known, down.is_healthy, down.detail) == (True, False, "refused")
+
+
+def test_one_failure_of_two_is_forgiven_but_told() -> None:
+    health = after(None, "refused")
+    assert health.is_healthy
+    assert health.detail == "refused"
+
+
+def test_consecutive_failures_are_not() -> None:
+    assert not after(None, "refused", "refused").is_healthy
+    assert after(None, "refused", None, "refused").is_healthy
+
+
+def test_one_success_restores() -> None:
+    health = after("refused", "refused", None)
+    assert (health.is_healthy, health.failures, health.detail) == (True, 0, "ok")
+
+
+def test_a_forgiven_failure_is_no_change() -> None:
+    assert after(None).says_the_same(after(None, "refused"))
+    assert not Health().says_the_same(after("refused"))
+    assert not after(None).says_the_same(after(None, "a", "b"))
