@@ -185,6 +185,8 @@ def consul_files(
         # vote. `meshctl uninstall` makes it leave.
         "leave_on_terminate": False,
         "skip_leave_on_interrupt": True,
+        # Or a changed acknowledgement would wait five minutes for the catalogue.
+        "check_update_interval": "0s",
         "disable_remote_exec": True,
         "disable_update_check": True,
         "enable_syslog": False,

@@ -284,14 +284,13 @@ def _host_findings(
         yield _problem(
             name, f"its proxy refused the published policy: {running.refused}", "meshctl deploy"
         )
-    elif known is not None and known.generation is not None:
-        if running.generation != known.generation:
-            yield _problem(
-                name,
-                f"its proxy runs policy generation {running.generation},"
-                f" published is {known.generation}",
-                "wait a moment; if it stays, see whether its Consul agent answers",
-            )
+    elif known and known.generation is not None and running.generation != known.generation:
+        yield _problem(
+            name,
+            f"its proxy runs policy generation {running.generation},"
+            f" published is {known.generation}",
+            "wait a moment; if it stays, see whether its Consul agent answers",
+        )
     if running.registry_error:
         yield _warning(
             name,

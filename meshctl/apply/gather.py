@@ -14,6 +14,9 @@ from meshctl.transport import Connector
 from proxy.model.codec import Malformed
 from proxy.model.names import HostName
 
+SETTLE_S = 240.0
+"""A restart that drains for a minute, does not get ready and goes back takes about this long."""
+_SETTLE_POLL_S = 0.5
 _TIMEOUT_S = 45.0
 
 
@@ -49,6 +52,39 @@ async def gather(
         facts={host.name: found for host, found in pairs if isinstance(found, HostFacts)},
         failures={host.name: found for host, found in pairs if isinstance(found, MeshError)},
     )
+
+
+async def settled(
+    inventory: Inventory,
+    hosts: Iterable[Host],
+    connector: Connector,
+    *,
+    owner: str,
+    parallel: int,
+    paths: tuple[str, ...] = (),
+) -> Gathered:
+    """The facts once no operation of ``owner`` runs on a host any more: one that a killed meshctl
+    left behind goes on to its end, and a plan made in the middle of it would be wrong by the time
+    it is read. Not waited for longer than ``SETTLE_S``.
+    """
+    wanted = tuple(hosts)
+    deadline = time.monotonic() + SETTLE_S
+    seen = await gather(inventory, wanted, connector, parallel=parallel, paths=paths)
+    while time.monotonic() < deadline:
+        busy = [host for host in wanted if _is_busy(seen.facts.get(host.name), owner)]
+        if not busy:
+            break
+        await asyncio.sleep(_SETTLE_POLL_S)
+        again = await gather(inventory, busy, connector, parallel=parallel, paths=paths)
+        names = {host.name for host in busy}
+        kept = {name: facts for name, facts in seen.facts.items() if name not in names}
+        seen = Gathered(facts=kept | again.facts, failures=seen.failures | again.failures)
+    return seen
+
+
+def _is_busy(facts: HostFacts | None, owner: str) -> bool:
+    lock = facts.seen.lock if facts is not None else None
+    return lock is not None and lock.is_busy and lock.owner == owner
 
 
 async def read(

@@ -3,14 +3,16 @@
 import asyncio
 import getpass
 import hashlib
+import os
 import socket
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from meshctl.apply import consul_package
-from meshctl.apply.gather import gather
+from meshctl.apply.gather import settled
 from meshctl.artifacts import ManagedConsul, consul_binary
 from meshctl.bundle import BundleCache
 from meshctl.bundle.model import Bundle, Target
@@ -18,7 +20,7 @@ from meshctl.errors import MeshError, Refused
 from meshctl.facts.model import HostFacts
 from meshctl.facts.preflight import Code, Finding, examine
 from meshctl.facts.request import layout_of
-from meshctl.inventory.model import ConsulMode, Host, Inventory
+from meshctl.inventory.model import ConsulMode, Inventory
 from meshctl.pki.authority import pem
 from meshctl.pki.store import CaStore
 from meshctl.plan.build import build
@@ -60,7 +62,9 @@ async def prepare(
     consul = await asyncio.to_thread(_managed_consul, inventory, mesh.state)
     # The binary's path is the same on all hosts: a managed Consul has no other root than "/".
     paths = (consul_binary(consul, layout_of(wanted[0])),) if consul and wanted else ()
-    seen = await gather(inventory, wanted, connector, parallel=parallel, paths=paths)
+    seen = await settled(
+        inventory, wanted, connector, owner=mesh.owner, parallel=parallel, paths=paths
+    )
     good = {
         host.name: seen.facts[host.name]
         for host in wanted
@@ -113,7 +117,7 @@ def _bundles(
     state: StateDir, facts: dict[HostName, HostFacts]
 ) -> tuple[dict[HostName, Bundle], dict[HostName, tuple[Finding, ...]]]:
     """One resolution for each kind of host; a kind without wheels blocks its own hosts only."""
-    cache = BundleCache(state.cache, state.path / LOCK_FILE)
+    cache = bundle_cache(state)
     made: dict[str, Bundle | MeshError] = {}
     bundles: dict[HostName, Bundle] = {}
     findings: dict[HostName, tuple[Finding, ...]] = {}
@@ -133,13 +137,14 @@ def _bundles(
     return bundles, findings
 
 
+def bundle_cache(state: StateDir) -> BundleCache:
+    """Wheels are shared by all meshes of this user; which of them a mesh uses is its own matter."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return BundleCache(Path(base) / "meshctl" / "wheels", state.path / LOCK_FILE)
+
+
 def _resolved(cache: BundleCache, target: Target) -> Bundle | MeshError:
     try:
         return cache.resolve(target)
     except MeshError as error:
         return error
-
-
-def selected(inventory: Inventory, names: Collection[str]) -> tuple[Host, ...]:
-    """The hosts called ``names``, or all of them."""
-    return tuple(host for host in inventory.hosts if not names or host.name in names)

@@ -18,9 +18,9 @@ START_S = 15.0
 _POLL_S = 0.05
 
 
-async def start(state: StateDir, address: str) -> None:
+async def start(state: StateDir, address: str, datacenter: str) -> None:
     """Returns once it answers; does nothing if something does already."""
-    await asyncio.to_thread(_start, state, address)
+    await asyncio.to_thread(_start, state, address, datacenter)
 
 
 async def stop(state: StateDir) -> bool:
@@ -28,7 +28,7 @@ async def stop(state: StateDir) -> bool:
     return await asyncio.to_thread(_stop, state)
 
 
-def _start(state: StateDir, address: str) -> None:
+def _start(state: StateDir, address: str, datacenter: str) -> None:
     url = urlsplit(address)
     if _answers(url.netloc):
         return
@@ -37,6 +37,7 @@ def _start(state: StateDir, address: str) -> None:
         sys.executable, "-m", "meshctl.registry",
         "--host", url.hostname or "127.0.0.1",
         "--port", str(url.port or 8500),
+        "--datacenter", datacenter,
         "--data", str(state.path / "registry.json"),
         "--pid-file", str(_pid_file(state)),
     ]  # fmt: skip

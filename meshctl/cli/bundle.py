@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meshctl.apply.preparation import LOCK_FILE
-from meshctl.bundle import BundleCache
+from meshctl.apply.preparation import bundle_cache
 from meshctl.bundle.model import Target
 from meshctl.cli import console
 from meshctl.cli.options import InventoryFile, OutputFormat, StateOption, open_mesh
@@ -34,7 +33,7 @@ def fetch(
     with console.errors():
         mesh = open_mesh(inventory, state)
         with console.err.status(f"fetching wheels for Python {python} on {machine}"):
-            bundle = BundleCache(mesh.state.cache, mesh.state.path / LOCK_FILE).resolve(
+            bundle = bundle_cache(mesh.state).resolve(
                 Target(python=python, machine=machine, glibc=glibc)
             )
         if output is console.Output.JSON:

@@ -83,14 +83,20 @@ def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[], Non
         yield lambda: progress.advance(task)
 
 
-def confirm(question: str) -> None:
-    """Goes on after a yes; raises Refused after a no, InvalidInput where nobody can be asked."""
-    if not sys.stdin.isatty():
+def require_consent_possible(yes: bool) -> None:
+    """Before anything is asked of a host: raises InvalidInput if there is nobody to ask, and no
+    ``--yes``."""
+    if not yes and not sys.stdin.isatty():
         raise InvalidInput(
             "the command line",
-            [Violation(path="--yes", message="a confirmation is needed, and nobody can be asked")],
-            hint="add --yes if you mean it",
+            [Violation(path="--yes", message="there is no terminal to ask on")],
+            hint="look first (--dry-run, where there is one), then add --yes",
         )
+
+
+def confirm(question: str) -> None:
+    """Goes on after a yes; raises Refused after a no, InvalidInput where nobody can be asked."""
+    require_consent_possible(yes=False)
     err.print(f"{question} [dim]\\[y/N][/] ", end="")
     if input().strip().lower() not in ("y", "yes"):
         raise Refused("nothing was done")

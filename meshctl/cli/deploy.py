@@ -1,9 +1,7 @@
 """``meshctl deploy``: ask the hosts, show the plan, apply that very plan, report."""
 
 import asyncio
-import difflib
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,10 +18,21 @@ from meshctl.apply.report import Outcome, Report
 from meshctl.apply.run import run
 from meshctl.cli import console
 from meshctl.cli.console import Output
-from meshctl.cli.options import AssumeYes, InventoryFile, OutputFormat, StateOption, open_mesh
+from meshctl.cli.options import (
+    AssumeYes,
+    InventoryFile,
+    Limit,
+    OutputFormat,
+    Parallel,
+    PassphraseFile,
+    StateOption,
+    open_mesh,
+    selected_hosts,
+)
 from meshctl.cli.plan_view import show_plan, show_report
 from meshctl.cli.progress import observer
 from meshctl.errors import Exit, InvalidInput
+from meshctl.inventory.files import missing_files
 from meshctl.inventory.model import Inventory
 from meshctl.pki.passphrase import source
 from meshctl.pki.store import CaStore, Signer
@@ -43,21 +52,6 @@ MeshFile = Annotated[
         "--mesh",
         "-m",
         help="The traffic policy; by default mesh.yaml beside the inventory, if it is there.",
-        show_default=False,
-    ),
-]
-Limit = Annotated[
-    list[str] | None,
-    typer.Option("--limit", help="Only this host; may be repeated.", show_default=False),
-]
-Parallel = Annotated[
-    int, typer.Option("--parallel", min=1, max=100, help="How many hosts at the same time.")
-]
-PassphraseFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file",
-        help="First line: the passphrase of the CA's keys. Also: the variable MESHCTL_PASSPHRASE.",
         show_default=False,
     ),
 ]
@@ -88,14 +82,23 @@ def deploy(
             ca=CaStore.open(opened.state),
             policy=read_policy(opened.inventory, mesh),
         )
-        chosen = limited(opened.inventory, limit)
+        require_files(opened.inventory)
+        hosts = selected_hosts(opened.inventory, limit, option="--limit")
+        chosen = tuple(host.name for host in hosts) if limit else ()
         if dry_run:
             code = asyncio.run(_plan_only(subject, chosen, parallel, output))
         else:
-            require_consent_possible(yes)
+            console.require_consent_possible(yes)
             with opened.state.lock():
                 code = asyncio.run(_deploy(subject, chosen, parallel, output, yes, passphrase_file))
         raise SystemExit(int(code))
+
+
+def require_files(inventory: Inventory) -> None:
+    """Raises InvalidInput for every file that the inventory names and that cannot be read."""
+    missing = missing_files(inventory)
+    if missing:
+        raise InvalidInput(str(inventory.source), missing)
 
 
 def read_policy(inventory: Inventory, file: Path | None) -> Policy:
@@ -118,32 +121,6 @@ def _unreadable(path: Path, error: Exception) -> InvalidInput:
     return InvalidInput(str(path), [Violation(path="", message=f"cannot be read: {why}")])
 
 
-def limited(inventory: Inventory, names: list[str] | None) -> tuple[HostName, ...]:
-    """The hosts of ``--limit``; empty: all. An unknown one is a violation, with a suggestion."""
-    known = [host.name for host in inventory.hosts]
-    violations = []
-    for name in names or ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            violations.append(
-                Violation(path="--limit", message=f"{name!r} is not in the inventory", hint=hint)
-            )
-    if violations:
-        raise InvalidInput("the command line", violations)
-    return tuple(name for name in known if name in (names or ()))
-
-
-def require_consent_possible(yes: bool) -> None:
-    """Before anything is asked of a host: nobody to ask, and no --yes."""
-    if not yes and not sys.stdin.isatty():
-        raise InvalidInput(
-            "the command line",
-            [Violation(path="--yes", message="there is no terminal to ask on")],
-            hint="look at the plan with --dry-run, then add --yes",
-        )
-
-
 async def _plan_only(
     mesh: Mesh, limit: tuple[HostName, ...], parallel: int, output: Output
 ) -> Exit:
@@ -163,8 +140,7 @@ def plan_exit(plan: Plan) -> Exit:
     """Non-zero when a host that was asked for is left out."""
     if not plan.has_obstacles:
         return Exit.OK
-    verdicts = {host.verdict for host in plan.hosts} - {Verdict.SKIPPED}
-    if verdicts == {Verdict.UNREACHABLE}:
+    if not plan.count(Verdict.BLOCKED):
         codes = {host.exit_code for host in plan.hosts if host.exit_code}
         return Exit(codes.pop()) if len(codes) == 1 else Exit.UNREACHABLE
     return Exit.FAILED
@@ -234,6 +210,7 @@ async def _apply(
         async with open_consul(mesh.inventory, connector, through) as edge:
             return (await edge.publish(policy, mesh.state.trust_domain)).generation
 
+    consul = mesh.inventory.consul
     with observer(plan) as watching:
         means = Means(
             inventory=mesh.inventory,
@@ -242,7 +219,7 @@ async def _apply(
             signer=signer,
             record=record,
             owner=mesh.owner,
-            start_registry=lambda: registry.start(mesh.state, mesh.inventory.consul.address),
+            start_registry=lambda: registry.start(mesh.state, consul.address, consul.datacenter),
             publish=publish,
             now=lambda: datetime.now(UTC),
             observer=watching,

@@ -40,6 +40,10 @@ ServiceLimit = Annotated[
     list[str] | None,
     typer.Option("--service", help="Only this service; may be repeated.", show_default=False),
 ]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option("--limit", help="Only this host; may be repeated.", show_default=False),
+]
 AssumeYes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -50,7 +54,7 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option(
         "--passphrase-file",
-        help="File whose first line is the passphrase of the CA; also: MESHCTL_PASSPHRASE.",
+        help="First line: the passphrase of the CA's keys. Also: the variable MESHCTL_PASSPHRASE.",
         show_default=False,
     ),
 ]

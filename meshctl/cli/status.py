@@ -119,7 +119,7 @@ def _render(seen: MeshStatus, now: datetime) -> RenderableType:
         f"[bold]Mesh {seen.trust_domain}[/], policy: {generation}\n",
         _hosts(seen.hosts),
         "",
-        _workloads(seen.workloads, now),
+        _workloads(seen.workloads, seen.trust_domain, now),
         "",
         *_findings(seen.findings),
     )
@@ -140,7 +140,9 @@ def _hosts(hosts: Sequence[HostStatus]) -> RenderableType:
     return rows
 
 
-def _workloads(workloads: Sequence[WorkloadView], now: datetime) -> RenderableType:
+def _workloads(
+    workloads: Sequence[WorkloadView], trust_domain: str, now: datetime
+) -> RenderableType:
     rows = console.table(
         "SERVICE", "HOST", "VERSION", "KIND", "APP", "REGISTRY", "IDENTITY", "CERT ENDS", "CALLS"
     )
@@ -153,7 +155,7 @@ def _workloads(workloads: Sequence[WorkloadView], now: datetime) -> RenderableTy
             own.protocol,
             _word(own.health),
             _word(own.registered) if own.registered else "-",
-            own.spiffe_id,
+            own.spiffe_id.removeprefix(f"spiffe://{trust_domain}/"),
             ends,
             ", ".join(f"{up.service} ({up.endpoints})" for up in own.upstreams) or "-",
         )

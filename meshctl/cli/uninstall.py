@@ -8,18 +8,20 @@ import typer
 from rich.markup import escape
 
 from meshctl.apply import registry
-from meshctl.apply.preparation import owner_of, selected
+from meshctl.apply.preparation import owner_of
 from meshctl.apply.remove import Removal, remove
 from meshctl.cli import console
 from meshctl.cli.console import Output
-from meshctl.cli.deploy import Limit, Parallel, limited, require_consent_possible
 from meshctl.cli.options import (
     AssumeYes,
     InventoryFile,
+    Limit,
     Mesh,
     OutputFormat,
+    Parallel,
     StateOption,
     open_mesh,
+    selected_hosts,
 )
 from meshctl.errors import Exit
 from meshctl.inventory.model import ConsulMode, Host
@@ -44,8 +46,8 @@ def uninstall(
     """
     with console.errors():
         mesh = open_mesh(inventory, state)
-        hosts = selected(mesh.inventory, limited(mesh.inventory, limit))
-        require_consent_possible(yes)
+        hosts = selected_hosts(mesh.inventory, limit, option="--limit")
+        console.require_consent_possible(yes)
         with mesh.state.lock():
             names = ", ".join(host.name for host in hosts)
             if not yes and not typer.confirm(f"Take the mesh off {names}?", err=True):

@@ -140,6 +140,8 @@ def _ports(host: Host, facts: HostFacts) -> Iterator[Finding]:
 
 def _is_ours(listener: Listener, facts: HostFacts) -> bool:
     unit = facts.unit(PROXY_UNIT)
+    if listener.pid == 0 and unit is not None and unit.active in ("activating", "deactivating"):
+        return True  # gone while it was being looked at: our own, which is just starting or ending
     # The control group too: an old process still draining is not the unit's main one.
     return (unit is not None and unit.pid != 0 and unit.pid == listener.pid) or any(
         listener.group.endswith(f"/{name}") for name in (PROXY_UNIT, CONSUL_UNIT)

@@ -53,6 +53,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_decoder",
         "_exchange",
         "_handler",
+        "_has_ended",
         "_head",
         "_held",
         "_is_body_open",
@@ -86,6 +87,8 @@ class DownstreamConnection(asyncio.Protocol):
         self._decoder: ChunkedDecoder | None = None
         self._is_keep = True
         self._is_chunking = False
+        self._has_ended = False
+        """The client sends no more."""
         self._is_closing = False
         self._is_pumping = False
         self._is_input_paused = False
@@ -117,6 +120,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self._exchange is None or self._is_body_open or self._is_closing:
             return False
         self._is_keep = False
+        self._has_ended = True
         return True
 
     def pause_writing(self) -> None:
@@ -381,6 +385,9 @@ class DownstreamConnection(asyncio.Protocol):
         self._is_closing = True
         self._held = b""
         self._since = self._ledger.now
+        if self._has_ended:  # then nothing can arrive that would turn a close into a reset
+            self._transport.close()
+            return
         self._left = 0
         self._transport.write_eof()
         self._transport.resume_reading()

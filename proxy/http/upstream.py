@@ -47,13 +47,13 @@ class UpstreamConnection(asyncio.Protocol):
         "_is_paused",
         "_is_reading_body",
         "_is_request_open",
-        "_is_reused",
         "_is_write_paused",
         "_left",
         "_pool",
         "_scanned",
         "_transport",
         "idle_since",
+        "is_reused",
         "tag",
     )
 
@@ -73,7 +73,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._has_begun = False
         self._interim = 0
         self._is_request_open = False
-        self._is_reused = False
+        self.is_reused = False
+        """Has been idle: the other side may close it in the moment it is used again."""
         self._is_paused = False
         self._is_write_paused = False
         self._is_lost = False
@@ -101,7 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.response_data(b"", True, _NO_TRAILERS)
         elif isinstance(exc, ConnectionRefusedError) and not self._has_begun:
             self._fail(Failure.CONNECT, str(exc))
-        elif self._is_reused and not self._has_begun:
+        elif self.is_reused and not self._has_begun:
             self._fail(Failure.RESET, "a kept connection was closed before any answer")
         else:
             self._fail(Failure.RESET, str(exc) if exc is not None else "")
@@ -286,7 +287,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._decoder = None
         self._has_begun = False
         self._interim = 0
-        self._is_reused = True
+        self.is_reused = True
         if self._is_paused:
             self.resume_response()
         self._pool.release(self)
@@ -297,5 +298,5 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
         if exchange is not None:
             exchange.upstream_failed(
-                failure, detail, has_begun=self._has_begun, is_reused=self._is_reused
+                failure, detail, has_begun=self._has_begun, is_reused=self.is_reused
             )

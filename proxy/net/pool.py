@@ -111,6 +111,7 @@ class EndpointPool(EndpointState):
         dial.succeeded()
         self._on_outcome(self, True)
         if exchange.is_finished:
+            connection.is_reused = True
             self.release(connection)
         else:
             exchange.attach(connection)

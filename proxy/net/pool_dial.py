@@ -5,7 +5,6 @@ loop offers no other way; they end with the connection's being there.
 """
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +49,8 @@ class Dial:
     ) -> None:
         try:
             await loop.create_connection(lambda: lower, address, port)
-        except OSError as error:
-            self.fail(os.strerror(error.errno).lower() if error.errno else str(error).lower())
+        except (OSError, ValueError, OverflowError) as error:  # the last two: an impossible address
+            self.fail((getattr(error, "strerror", None) or str(error)).lower())
 
     def fail(self, detail: str) -> None:
         if not self._is_over:

@@ -21,7 +21,15 @@ from proxy.core.table import compile_table
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName, TrustDomain, spiffe_id
 from proxy.model.policy import Policy, ServicePolicy, Timeouts
-from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
+from proxy.model.settings import (
+    Address,
+    Consul,
+    HealthCheck,
+    Protocol,
+    Settings,
+    Upstream,
+    Workload,
+)
 from proxy.net.dataplane import DataPlane
 
 DOMAIN = TrustDomain("mesh.test")
@@ -357,24 +365,22 @@ class Mesh:
         self.route("far")
 
     async def add_far(self, name: str, state_dir: Path | None = None) -> None:
-        await self._add(
-            name,
-            tuple(
-                Workload(
-                    service=ServiceName(service),
-                    protocol=protocol,
-                    version="1",
-                    app=Address(host="127.0.0.1", port=app.port),
-                    health=NO_CHECK,
-                    allow=(ServiceName("web"),),
-                )
-                for service, protocol, app in (
-                    ("api", "http", self.api),
-                    ("db", "tcp", self.db),
-                )
-            ),  # type: ignore[arg-type]
-            state_dir,
+        served: tuple[tuple[str, Protocol, App], ...] = (
+            ("api", "http", self.api),
+            ("db", "tcp", self.db),
         )
+        workloads = tuple(
+            Workload(
+                service=ServiceName(service),
+                protocol=protocol,
+                version="1",
+                app=Address(host="127.0.0.1", port=app.port),
+                health=NO_CHECK,
+                allow=(ServiceName("web"),),
+            )
+            for service, protocol, app in served
+        )
+        await self._add(name, workloads, state_dir)
 
     async def add_near(self) -> None:
         await self._add(

@@ -111,3 +111,17 @@ def test_all_findings_come_at_once(world: Any) -> None:
     assert {finding.code for finding in findings(world, facts)} == {
         Code.MACHINE, Code.ROOT, Code.DISK,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("active", "pid", "is_found"),
+    [("deactivating", 0, False), ("activating", 0, False), ("active", 0, True),
+     ("deactivating", 77, True)],
+)  # fmt: skip
+def test_a_listener_that_vanishes_while_our_unit_restarts_is_no_obstacle(
+    world: Any, make_unit: Any, active: str, pid: int, is_found: bool
+) -> None:
+    listener = Listener(port=15006, pid=pid, process="", group="")
+    units = {PROXY_UNIT: make_unit(active=active)}
+    facts = world.deployed("front", listeners=(listener,), units=units)
+    assert bool(findings(world, facts)) is is_found

@@ -107,7 +107,9 @@ async def test_a_dead_application_is_a_503_from_its_own_proxy(mesh: Any) -> None
     response = await client.get()
     assert response.status == 503
     assert response.headers["x-mesh-flag"] == "UF"
-    assert response.body.startswith(b"web -> api: the connection to the service could not be made")
+    assert response.body == (
+        b"web -> api: the connection to the service could not be made: connection refused\n"
+    )
 
 
 async def test_a_dead_endpoint_is_passed_over_and_avoided(mesh: Any, unused_tcp_port: int) -> None:
