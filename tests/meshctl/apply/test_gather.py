@@ -22,7 +22,7 @@ def hold(lab: Any, owner: str) -> Any:
     path = Path(lock_path(lab.inventory.hosts[0]))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"owner": owner, "until": time.time() + 60}))
-    running = Path(f"{path}.running").open("w")
+    running = Path(f"{path}.running").open("w")  # noqa: SIM115 - the caller closes it
     fcntl.flock(running, fcntl.LOCK_EX)
     return running
 
