@@ -353,6 +353,8 @@ class Mesh:
         self.settings: dict[str, Settings] = {}
         self.timeouts = FAST
         self.max_connections = 10_000
+        self.servers: list[asyncio.Server] = []
+        """Of the test's own; closed at its end, since uvloop waits for an open one forever."""
         self._clients: list[Client] = []
 
     async def start(self, *, services: tuple[str, ...] = ("web", "mob", "api", "db")) -> None:
@@ -478,6 +480,8 @@ class Mesh:
         for client in self._clients:
             with contextlib.suppress(ConnectionError):
                 await client.writer.wait_closed()
+        for server in self.servers:
+            server.close()
         for plane in self.planes.values():
             await plane.close()
         await self.api.stop()

@@ -125,6 +125,14 @@ async def test_bare_newlines_are_refused_without_waiting_for_more(mesh: Any) -> 
     assert (await client.response()).status == 400
 
 
+async def test_a_head_without_an_end_is_not_kept_forever(mesh: Any) -> None:
+    client = await mesh.connect()
+    client.send(b"GET / HTTP/1.1\r\nHost: api\r\nX: " + b"a" * 62_000)
+    response = await client.response()
+    assert response.status == 400
+    assert b"exceeds 60 KiB" in response.body
+
+
 async def test_empty_lines_before_a_request_are_ignored(mesh: Any) -> None:
     client = await mesh.connect()
     client.send(b"\r\n\r\n" + GET + b"\r\n" + GET)
@@ -193,6 +201,9 @@ async def test_an_answer_before_the_body_is_whole_ends_the_connection(mesh: Any)
     assert response.status == 413
     assert response.headers["connection"] == "close"
     assert await client.is_closed()
+    # What the application still expects of that body must not come from the next request.
+    assert (await (await mesh.connect()).get()).status == 413
+    assert mesh.api.connections == 2
 
 
 async def test_a_head_that_does_not_end_in_time_is_refused(

@@ -104,8 +104,8 @@ async def test_a_foreign_client_certificate_reaches_nothing(mesh: Any, tmp_path:
     assert mesh.metric("far", "mesh_inbound_tls_failures_total", reason="certificate") == 1
 
 
-async def serve_as(mesh: Any, identity: Path) -> Any:
-    """A server with this certificate in the place of api; what it received in plain text."""
+async def serve_as(mesh: Any, identity: Path) -> list[bytes]:
+    """Puts a server with this certificate in the place of api; what it received, decrypted."""
     received: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,7 +116,8 @@ async def serve_as(mesh: Any, identity: Path) -> Any:
     context.load_cert_chain(identity / "chain.pem", identity / "key.pem")
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     mesh.route(extra=(("liar", server.sockets[0].getsockname()[1]),))
-    return server, received
+    mesh.servers.append(server)
+    return received
 
 
 @pytest.mark.parametrize(
@@ -132,23 +133,21 @@ async def serve_as(mesh: Any, identity: Path) -> Any:
 async def test_a_server_that_is_not_the_service_gets_not_a_byte(
     mesh: Any, service: str, options: dict[str, Any], words: bytes
 ) -> None:
-    server, received = await serve_as(mesh, mesh.pki.issue(service, **options))
+    received = await serve_as(mesh, mesh.pki.issue(service, **options))
     client = await mesh.connect()
     response = await client.get()
     assert (response.status, response.headers["x-mesh-flag"]) == (503, "UF")
     assert words in response.body
     assert b"".join(received) == b""
-    server.close()
 
 
 async def test_a_foreign_server_gets_not_a_byte(mesh: Any, tmp_path: Path) -> None:
     stranger = type(mesh.pki)(tmp_path / "stranger")
-    server, received = await serve_as(mesh, stranger.issue("api"))
+    received = await serve_as(mesh, stranger.issue("api"))
     client = await mesh.connect()
     response = await client.get()
     assert (response.status, response.headers["x-mesh-flag"]) == (503, "UF")
     assert b"".join(received) == b""
-    server.close()
 
 
 async def test_a_caller_whose_certificate_is_refused_learns_it(mesh: Any) -> None:
