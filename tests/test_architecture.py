@@ -185,8 +185,9 @@ def test_every_module_says_why_it_exists() -> None:
 
 # bundle.host_install and the like run on a host from a string: they are held to the stdlib above.
 OPERATOR_ONLY = (
-    "aiohttp asyncssh consul jinja2 meshctl pip rich typer yaml click cryptography packaging"
-).split()
+    *("aiohttp", "asyncssh", "consul", "jinja2", "meshctl", "pip", "rich", "typer", "yaml"),
+    *("click", "cryptography", "packaging"),
+)
 
 
 def test_a_proxy_starts_without_anything_of_the_operators() -> None:
@@ -201,5 +202,7 @@ for module in pkgutil.walk_packages(proxy.__path__, "proxy."):
         importlib.import_module(module.name)
 import proxy.__main__
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr

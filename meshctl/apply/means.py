@@ -1,19 +1,24 @@
 """What carrying out a plan needs besides the plan."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from meshctl.apply.issue import Issuance
 from meshctl.apply.observer import Observer
-from meshctl.inventory.model import Inventory
+from meshctl.inventory.model import Host, Inventory
 from meshctl.pki.store import Signer
 from meshctl.plan.model import Plan
 from meshctl.state import DeployRecord, HostRecord
 from meshctl.transport import Connector
-from proxy.model.names import HostName, TrustDomain
+from proxy.model.names import HostName, ServiceName, TrustDomain
 from proxy.model.policy import Policy
+
+RESTART_SHARE = 4
+"""A quarter of a service's replicas restart at the same time (Kubernetes' maxUnavailable), but
+at least one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +39,25 @@ class Means:
     parallel: int = 10
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: finish the steps that have begun, begin no other."""
+    replicas: dict[ServiceName, asyncio.Semaphore] = field(default_factory=dict)
+    """How many more proxies may restart that carry the service: never all of its replicas."""
     one_server: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a Consul server restarts: two at once would lose the quorum of three."""
+
+    @contextlib.asynccontextmanager
+    async def taking_turns(self, host: Host) -> AsyncIterator[None]:
+        """Held while the proxy of ``host`` restarts. Always in the same order: no deadlock."""
+        async with contextlib.AsyncExitStack() as stack:
+            for service in sorted({service.name for service in host.services}):
+                count = sum(
+                    service in {own.name for own in other.services}
+                    for other in self.inventory.hosts
+                )
+                gate = self.replicas.setdefault(
+                    service, asyncio.Semaphore(max(1, count // RESTART_SHARE))
+                )
+                await stack.enter_async_context(gate)
+            yield
 
     @property
     def issuance(self) -> Issuance:

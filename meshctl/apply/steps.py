@@ -68,7 +68,11 @@ async def perform(step: Step, remote: Remote, means: Means) -> None:
         case model.RemoveLeaf(service=service):
             await remote.operate("remove-leaf", path=layout.identity(service))
         case model.Service() as payload:
-            await _bring_up(payload, remote)
+            if payload.verb == "restart":
+                async with means.taking_turns(remote.host):
+                    await _bring_up(payload, remote)
+            else:
+                await _bring_up(payload, remote)
         case model.Prune(releases=releases, configs=configs, wheels=names, consul=binaries):
             await remote.operate(
                 "prune",

@@ -16,6 +16,8 @@ from meshctl.onhost.fault import Fault
 from meshctl.onhost.supervisor import Supervisor, supervisor
 
 _POLL_S = 0.1
+_ANNOUNCE_S = 10.0
+"""For the first report to the registry; it waits at most 2.5 s for the applications' health."""
 
 
 def bring_up(request: dict[str, Any]) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def bring_up(request: dict[str, Any]) -> dict[str, Any]:
         fault.output = (fault.output.strip() + "\n" + keeper.log(started)).strip()
         fault.outcome = undo.run()
         raise fault from error
+    wait_announced(request["admin"])
     return {"since": started}
 
 
@@ -163,8 +166,24 @@ def wait_ready(request: dict[str, Any], keeper: Supervisor, config: str) -> None
     raise Fault(f"the proxy was not ready within {request['ready_s']:g} s: {last}")
 
 
+def wait_announced(admin: str) -> None:
+    """Until other hosts can know of the workloads here; without Consul nobody waits for it."""
+    deadline = time.monotonic() + _ANNOUNCE_S
+    while time.monotonic() < deadline:
+        status = _status(admin)
+        if status.get("is_announced", True) or status.get("registry_error"):
+            return
+        time.sleep(_POLL_S)
+
+
 def _running_config(admin: str) -> str:
+    return str(_status(admin).get("config", ""))
+
+
+def _status(admin: str) -> dict[str, Any]:
     _, body = ask(admin, "GET", "/status")
-    with contextlib.suppress(ValueError, AttributeError):
-        return str(json.loads(body).get("config", ""))
-    return ""
+    with contextlib.suppress(ValueError):
+        found = json.loads(body)
+        if isinstance(found, dict):
+            return found
+    return {}

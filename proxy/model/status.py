@@ -51,6 +51,8 @@ class ProxyStatus(Value, frozen=True, kw_only=True):
     """Why the newest snapshot was refused; empty if it was not."""
     registry_error: str
     """The last failure to talk to Consul; empty while it works."""
+    is_announced: bool
+    """The registry has been told of every workload since the start."""
     started_at: str
     workloads: tuple[WorkloadStatus, ...]
     upstreams: tuple[UpstreamStatus, ...]

@@ -65,6 +65,8 @@ class Registrar:
     ) -> None:
         self.error = ""
         """The last failure; empty while it works."""
+        self.is_announced = False
+        """The agent has been told of every workload at least once."""
         self.on_error: Callable[[ConsulError], None] = lambda error: None
         self._settings, self._consul, self._standing = settings, consul, standing
         self._rng = rng
@@ -109,6 +111,7 @@ class Registrar:
                 if self.error:
                     _log.info("the registry works again")
                 self.error = ""
+                self.is_announced = True
                 backoff.reset()
                 pause_s = INTERVAL_S
                 async with self._rounds:

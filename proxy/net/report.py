@@ -67,6 +67,7 @@ class Report:
             policy_source=watcher.policy_source,
             refused=watcher.refused,
             registry_error="; ".join(errors),
+            is_announced=self._registrar.is_announced,
             started_at=self._started_at,
             workloads=tuple(
                 WorkloadStatus(

@@ -74,6 +74,10 @@ class Ports:
 
 
 def inventory(base: Path, ports: Ports) -> str:
+    def proxy(host: int) -> str:
+        inbound, admin = ports.inbound[host], ports.admin[host]
+        return f"{{inbound_address: 127.0.0.1, inbound_port: {inbound}, admin_port: {admin}}}"
+
     return f"""\
 version: 1
 consul:
@@ -85,7 +89,7 @@ hosts:
     address: 127.0.0.1
     transport: local
     root: {base}/front
-    proxy: {{inbound_address: 127.0.0.1, inbound_port: {ports.inbound[0]}, admin_port: {ports.admin[0]}}}
+    proxy: {proxy(0)}
     services:
       - name: web
         port: {ports.web}
@@ -99,7 +103,7 @@ hosts:
     address: 127.0.0.1
     transport: local
     root: {base}/back-1
-    proxy: {{inbound_address: 127.0.0.1, inbound_port: {ports.inbound[1]}, admin_port: {ports.admin[1]}}}
+    proxy: {proxy(1)}
     services:
       - name: api
         version: v1
@@ -117,7 +121,7 @@ hosts:
     address: 127.0.0.1
     transport: local
     root: {base}/back-2
-    proxy: {{inbound_address: 127.0.0.1, inbound_port: {ports.inbound[2]}, admin_port: {ports.admin[2]}}}
+    proxy: {proxy(2)}
     services:
       - name: api
         version: v2
@@ -143,12 +147,26 @@ class Apps:
     def start(self, name: str) -> None:
         p = self.ports
         arguments = {
-            "web": ["http", "--name=web", f"--port={p.web}"]
-            + [f"--call=api=http://127.0.0.1:{p.web_to_api}/"],
-            "api v1": ["http", "--name=api", "--version=v1", f"--port={p.api_1}"]
-            + [f"--call=users=http://127.0.0.1:{p.api_to_users}/"],
-            "api v2": ["http", "--name=api", "--version=v2", f"--port={p.api_2}"]
-            + [f"--call=users=http://127.0.0.1:{p.api_2_to_users}/"],
+            "web": [
+                "http",
+                "--name=web",
+                f"--port={p.web}",
+                f"--call=api=http://127.0.0.1:{p.web_to_api}/",
+            ],
+            "api v1": [
+                "http",
+                "--name=api",
+                "--version=v1",
+                f"--port={p.api_1}",
+                f"--call=users=http://127.0.0.1:{p.api_to_users}/",
+            ],
+            "api v2": [
+                "http",
+                "--name=api",
+                "--version=v2",
+                f"--port={p.api_2}",
+                f"--call=users=http://127.0.0.1:{p.api_2_to_users}/",
+            ],
             "users": ["http", "--name=users", f"--port={p.users}"],
             "cache": ["tcp", "--name=cache", f"--port={p.cache}"],
         }[name]
@@ -379,12 +397,12 @@ def explain_keeping(directory: Path, ports: Ports) -> None:
     console.print(f"""
 [bold]Left running.[/] To try:
    cd {directory}
-   curl -s http://127.0.0.1:{ports.web_to_api}/ | python3 -m json.tool   # as web calls api
-   curl -s http://127.0.0.1:{ports.web}/ | python3 -m json.tool          # the application web itself
-   printf 'hello\\n' | nc -N 127.0.0.1 {ports.web_to_cache}               # as web calls cache (TCP)
-   curl -s http://127.0.0.1:{ports.admin[0]}/metrics                      # what front's proxy counts
+   curl -s http://127.0.0.1:{ports.web_to_api}/   # as web calls api
+   curl -s http://127.0.0.1:{ports.web}/   # the application web itself
+   printf 'hello\\n' | nc -N 127.0.0.1 {ports.web_to_cache}   # as web calls cache, TCP
+   curl -s http://127.0.0.1:{ports.admin[0]}/metrics   # what front's proxy counts
    {MESHCTL} status --watch
-   {MESHCTL} uninstall --yes          # then end the applications: kill $(cat {directory}/apps.pid)""")
+   {MESHCTL} uninstall --yes   # then end the applications: kill $(cat apps.pid)""")
 
 
 def run(directory: Path, ports: Ports, apps: Apps) -> None:

@@ -35,6 +35,7 @@ def running(world: Any, name: str, **changes: Any) -> ProxyStatus:
         policy_source="consul",
         refused="",
         registry_error="",
+        is_announced=True,
         started_at="2026-06-15T11:00:00Z",
         workloads=tuple(
             WorkloadStatus(

@@ -141,7 +141,10 @@ def test_the_running_proxy_and_the_published_policy_are_read(inventory: Inventor
         answering(inventory.hosts[0].proxy.admin_port, {"/status": json.dumps(status).encode()}),
         answering(
             consul,
-            {"/v1/status/leader": b'"10.0.0.1:8300"', "/v1/kv/meshctl/snapshot?raw&stale": b"snapshot"},
+            {
+                "/v1/status/leader": b'"10.0.0.1:8300"',
+                "/v1/kv/meshctl/snapshot?raw&stale": b"snapshot",
+            },
         ),
     ):
         facts = ask(inventory)
