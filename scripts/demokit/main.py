@@ -406,15 +406,16 @@ def explain_keeping(directory: Path, ports: Ports) -> None:
 
 
 def run(directory: Path, ports: Ports, apps: Apps) -> None:
-    began = time.monotonic()
     scene(1, "From an empty directory to a mesh")
-    for name in ("web", "api v1", "api v2", "users", "cache"):
-        apps.start(name)
     meshctl("init", ".", "--trust-domain", "demo.mesh", "--no-passphrase", cwd=directory)
     (directory / "inventory.yaml").write_text(inventory(directory / "hosts", ports))
+    meshctl("bundle", "fetch", "-o", "json", cwd=directory, quiet=True)
+    began = time.monotonic()
+    for name in ("web", "api v1", "api v2", "users", "cache"):
+        apps.start(name)
     show_deploy(meshctl("deploy", "--yes", "-o", "json", cwd=directory, quiet=True))
     wait_healthy(directory)
-    console.print(f"   ready in {time.monotonic() - began:.1f} s")
+    console.print(f"   ready {time.monotonic() - began:.1f} s after the wheels were there")
 
     scene(2, "A request crosses two proxies; both ends have proven who they are")
     show_crossing(ports)
