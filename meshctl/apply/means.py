@@ -70,7 +70,8 @@ class Means:
 def planned_record(inventory: Inventory, plan: Plan, before: DeployRecord) -> DeployRecord:
     """Which identities each host may have once the plan is carried out.
 
-    A host that is left out keeps what it had; one that left the inventory may have none.
+    A host that is left out keeps what it had; one that left the inventory may have none, but
+    stays on record until ``uninstall``: something of the mesh still runs there.
     """
     touched = {host.host for host in plan.hosts if host.python}
     hosts = {}
@@ -80,4 +81,11 @@ def planned_record(inventory: Inventory, plan: Plan, before: DeployRecord) -> De
             hosts[host.name] = HostRecord(services=services)
         elif host.name in before.hosts:
             hosts[host.name] = before.hosts[host.name]
-    return DeployRecord(hosts=hosts)
+    gone = {host: HostRecord(services=()) for host in left_behind(inventory, before)}
+    return DeployRecord(hosts=hosts | gone)
+
+
+def left_behind(inventory: Inventory, record: DeployRecord) -> tuple[HostName, ...]:
+    """Hosts that were deployed to and are not in the inventory any more."""
+    known = {host.name for host in inventory.hosts}
+    return tuple(sorted(host for host in record.hosts if host not in known))

@@ -67,6 +67,11 @@ def show_error(error: MeshError) -> None:
         err.print(f"[bold]hint:[/] {escape(error.hint)}")
 
 
+def warn(message: str, *, hint: str) -> None:
+    err.print(f"[bold yellow]warning:[/] {escape(message)}")
+    err.print(f"[bold]hint:[/] {escape(hint)}")
+
+
 def with_output(message: str, output: str, hint: str) -> RemoteFailure:
     """An outcome in a report, in the form that ``show_error`` shows."""
     return RemoteFailure(message, output=output, hint=hint)

@@ -12,7 +12,7 @@ import typer
 
 from meshctl.apply import registry
 from meshctl.apply.consul_access import open_consul
-from meshctl.apply.means import Means, planned_record
+from meshctl.apply.means import Means, left_behind, planned_record
 from meshctl.apply.preparation import Mesh, prepare
 from meshctl.apply.report import Outcome, Report
 from meshctl.apply.run import run
@@ -85,6 +85,12 @@ def deploy(
         require_files(opened.inventory)
         hosts = selected_hosts(opened.inventory, limit, option="--limit")
         chosen = tuple(host.name for host in hosts) if limit else ()
+        for name in left_behind(opened.inventory, opened.state.read_record()):
+            console.warn(
+                f"{name} has left the inventory, but its proxy still runs, with the identities"
+                " that it has until they end",
+                hint=f"put it back, run `meshctl uninstall --limit {name}`, then take it out",
+            )
         if dry_run:
             code = asyncio.run(_plan_only(subject, chosen, parallel, output))
         else:
