@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from meshctl.apply.preparation import owner_of
-from meshctl.apply.survey import Survey, survey
+from meshctl.apply.survey import Survey
 from meshctl.cli import console, when
 from meshctl.cli.options import (
     InventoryFile,
@@ -19,6 +19,7 @@ from meshctl.cli.options import (
     StateOption,
     open_mesh,
 )
+from meshctl.cli.status import look
 from meshctl.errors import Exit
 from meshctl.facts.preflight import examine
 from meshctl.inventory.files import missing_files
@@ -50,7 +51,11 @@ def check(
     with console.errors():
         mesh = open_mesh(inventory, state)
         now = datetime.now(UTC)
-        checked = [_files(mesh), _authority(mesh, now), *asyncio.run(_hosts(mesh, parallel, now))]
+        checked = [
+            _files(mesh),
+            _authority(mesh, now),
+            *_judged(mesh, asyncio.run(look(mesh, parallel)), now),
+        ]
         problems = sum(
             finding.severity is Severity.PROBLEM for entry in checked for finding in entry.findings
         )
@@ -100,17 +105,6 @@ def _authority(mesh: Mesh, now: datetime) -> Checked:
         f" {'encrypted' if ca.is_encrypted else 'NOT encrypted'} at rest, validity",
         findings=tuple(findings),
     )
-
-
-async def _hosts(mesh: Mesh, parallel: int, now: datetime) -> list[Checked]:
-    connections = mesh.connections()
-    domain = mesh.state.trust_domain
-    try:
-        with console.err.status(f"asking {len(mesh.inventory.hosts)} host(s)"):
-            seen = await survey(mesh.inventory, domain, connections, parallel=parallel)
-    finally:
-        await connections.close()
-    return list(_judged(mesh, seen, now))
 
 
 def _judged(mesh: Mesh, seen: Survey, now: datetime) -> Iterator[Checked]:

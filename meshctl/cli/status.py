@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from meshctl.apply.survey import survey
+from meshctl.apply.survey import Survey, survey
 from meshctl.cli import console, when
 from meshctl.cli.options import (
     InventoryFile,
@@ -57,7 +57,8 @@ def status(
         if watch:
             asyncio.run(_watch(mesh, interval_s, parallel, output))
             return
-        seen = asyncio.run(_once(mesh, parallel))
+        looked = asyncio.run(look(mesh, parallel))
+        seen = looked.status(mesh.inventory, mesh.state.trust_domain, datetime.now(UTC))
         show(seen, output)
         raise SystemExit(int(Exit.OK if seen.is_well else Exit.FAILED))
 
@@ -81,15 +82,16 @@ def document(seen: MeshStatus) -> dict[str, Any]:
     }
 
 
-async def _once(mesh: Mesh, parallel: int) -> MeshStatus:
+async def look(mesh: Mesh, parallel: int) -> Survey:
+    """One look at everything, over connections that are closed afterwards."""
     connections = mesh.connections()
-    domain = mesh.state.trust_domain
     try:
         with console.err.status(f"asking {len(mesh.inventory.hosts)} host(s)"):
-            seen = await survey(mesh.inventory, domain, connections, parallel=parallel)
+            return await survey(
+                mesh.inventory, mesh.state.trust_domain, connections, parallel=parallel
+            )
     finally:
         await connections.close()
-    return seen.status(mesh.inventory, domain, datetime.now(UTC))
 
 
 async def _watch(mesh: Mesh, interval_s: float, parallel: int, output: console.Output) -> None:
