@@ -1,6 +1,7 @@
 """A real OpenSSH server on loopback, started by the tests, with keys of its own."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -91,7 +92,8 @@ class Sshd:
 
     def signal_connections(self, number: signal.Signals) -> None:
         for pid in self.connections():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(pid, number)
 
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:
