@@ -34,6 +34,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"proxy.model", "proxy.core", "meshctl.errors", "meshctl.yamltree", "meshctl.durations"},
         set(),
     ),
+    "meshctl.policy.diff": (
+        {"proxy.model", "meshctl.durations", "meshctl.inventory.model"},
+        set(),
+    ),
     "meshctl.facts": (
         {
             "proxy.model",

@@ -13,6 +13,7 @@ from meshctl.apply.steps import (
     proxy_supervisor,
     stop_timeout_s,
 )
+from meshctl.consul import history
 from meshctl.errors import MeshError, RemoteFailure
 from meshctl.facts.request import layout_of, pid_file, uses_systemd
 from meshctl.inventory.model import ConsulMode, Host, Inventory
@@ -98,6 +99,7 @@ async def _remove(
         # A cluster that ends as a whole would only lose its quorum on the way.
         leaves_cluster=not is_whole_mesh,
         snapshot_key=SNAPSHOT_KEY if is_whole_mesh else None,
+        history_prefix=history.PREFIX,
         trust_domain=trust_domain,
         stop_s=stop_s,
         uses_units=has_units,

@@ -6,9 +6,11 @@ import typer
 
 from meshctl import __version__
 from meshctl.cli import (
+    apply,
     bundle,
     certs,
     check,
+    config,
     console,
     deploy,
     hosts,
@@ -53,6 +55,8 @@ app.command(rich_help_panel="Set up")(uninstall.uninstall)
 app.command(rich_help_panel="Set up")(schema.schema)
 app.add_typer(bundle.app, name="bundle", rich_help_panel="Set up")
 app.add_typer(hosts.app, name="hosts", rich_help_panel="Set up")
+app.command(rich_help_panel="Look after")(apply.apply)
+app.add_typer(config.app, name="config", rich_help_panel="Look after")
 app.command(rich_help_panel="Look after")(status.status)
 app.command(rich_help_panel="Look after")(check.check)
 app.add_typer(certs.app, name="certs", rich_help_panel="Look after")

@@ -30,6 +30,7 @@ from meshctl.cli.options import (
     selected_hosts,
 )
 from meshctl.cli.plan_view import show_plan, show_report
+from meshctl.cli.policy_file import MeshFile, read_policy
 from meshctl.cli.progress import observer
 from meshctl.errors import Exit, InvalidInput
 from meshctl.inventory.files import missing_files
@@ -38,23 +39,9 @@ from meshctl.pki.passphrase import source
 from meshctl.pki.store import CaStore, Signer
 from meshctl.plan.document import to_document
 from meshctl.plan.model import Action, Plan, Verdict
-from meshctl.policy import parse as parse_policy
 from meshctl.transport.connect import Connections
 from proxy.model.names import HostName
 from proxy.model.policy import Policy
-from proxy.model.violation import Violation
-
-MESH_FILE = "mesh.yaml"
-
-MeshFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--mesh",
-        "-m",
-        help="The traffic policy; by default mesh.yaml beside the inventory, if it is there.",
-        show_default=False,
-    ),
-]
 
 
 def deploy(
@@ -105,26 +92,6 @@ def require_files(inventory: Inventory) -> None:
     missing = missing_files(inventory)
     if missing:
         raise InvalidInput(str(inventory.source), missing)
-
-
-def read_policy(inventory: Inventory, file: Path | None) -> Policy:
-    """``file``, or ``mesh.yaml`` beside the inventory, or without that the defaults."""
-    path = file if file is not None else inventory.source.parent / MESH_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        if file is None:
-            return Policy()
-        raise _unreadable(path, error) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    services = {service.name for host in inventory.hosts for service in host.services}
-    return parse_policy(text, str(path), services)
-
-
-def _unreadable(path: Path, error: Exception) -> InvalidInput:
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return InvalidInput(str(path), [Violation(path="", message=f"cannot be read: {why}")])
 
 
 async def _plan_only(

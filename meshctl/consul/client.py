@@ -47,8 +47,8 @@ class _Http(consul_base.HTTPClient):  # type: ignore[misc]  # py-consul has no t
     ) -> Any:
         return self._request("PUT", callback, self.uri(path, params), headers, data)
 
-    def delete(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError("the operator's edge deletes nothing")
+    def delete(self, callback: Any, path: str, params: Any = None, headers: Any = None) -> Any:
+        return self._request("DELETE", callback, self.uri(path, params), headers, None)
 
     def post(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError("Consul's API has PUT for everything used here")

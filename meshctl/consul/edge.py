@@ -1,11 +1,16 @@
 """The operator's edge to Consul: publish policy, read what the proxies registered."""
 
 import asyncio
+import contextlib
+import getpass
+import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 
-from meshctl.consul import workloads
+from meshctl.consul import history, workloads
 from meshctl.consul.client import Connection
+from meshctl.consul.history import Entry
 from meshctl.consul.workloads import RegisteredWorkload
 from meshctl.errors import Refused, RemoteFailure
 from proxy.model.codec import Malformed, decode, encode
@@ -78,8 +83,11 @@ class ConsulEdge:
                 hint="proxies keep their last good one; `meshctl deploy` publishes it anew",
             ) from error
 
-    async def publish(self, policy: Policy, trust_domain: TrustDomain) -> Publication:
-        """Puts ``policy`` in force by check-and-set, unless it is in force already.
+    async def publish(
+        self, policy: Policy, trust_domain: TrustDomain, *, why: str = ""
+    ) -> Publication:
+        """Puts ``policy`` in force by check-and-set, unless it is in force already, and records
+        it in the history with ``why``.
 
         Generations only go up, also over a wiped or broken store: proxies know what they ran.
         Raises Refused if the store belongs to a mesh of another trust domain.
@@ -103,11 +111,38 @@ class ConsulEdge:
             snapshot = Snapshot(generation=latest + 1, trust_domain=trust_domain, policy=policy)
             put = self._connection.api.kv.put(SNAPSHOT_KEY, encode(snapshot), cas=index)
             if await self._connection.ask(put) is True:
+                await self._remember(snapshot, why)
                 return Publication(generation=snapshot.generation, changed=True)
         raise RemoteFailure(
             f"the policy in Consul at {self.url} was changed by others {_PUBLISH_ATTEMPTS} times",
             hint="see who else deploys, and run the command again",
         )
+
+    async def history(self) -> list[Entry]:
+        """What was published, the newest first; entries that cannot be read are left out."""
+        pairs = await self._connection.indexed(
+            self._connection.api.kv.get(history.PREFIX, recurse=True)
+        )
+        entries = []
+        for pair in pairs or []:
+            with contextlib.suppress(Malformed, AttributeError, TypeError):
+                entries.append(decode(pair.get("Value") or b"", Entry))
+        return sorted(entries, key=lambda entry: entry.generation, reverse=True)
+
+    async def _remember(self, snapshot: Snapshot, why: str) -> None:
+        entry = Entry(
+            generation=snapshot.generation,
+            trust_domain=snapshot.trust_domain,
+            policy=snapshot.policy,
+            published_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            by=f"{getpass.getuser()}@{socket.gethostname()}",
+            why=why,
+        )
+        kv = self._connection.api.kv
+        await self._connection.ask(kv.put(history.key(snapshot.generation), encode(entry)))
+        keys = await self._connection.indexed(kv.get(history.PREFIX, keys=True))
+        for outlived in sorted(keys or [])[: -history.KEPT]:
+            await self._connection.ask(kv.delete(outlived))
 
     async def workloads(self) -> list[RegisteredWorkload]:
         """All instances of all services of meshes, sorted by service and host.

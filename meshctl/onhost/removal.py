@@ -70,6 +70,8 @@ def _forget_policy(request: dict[str, Any], headers: dict[str, str]) -> bool:
     status, body = ask(request["api"], "GET", f"{path}?raw", headers=headers)
     with contextlib.suppress(ValueError, AttributeError):
         if status == 200 and json.loads(body).get("trust_domain") == request["trust_domain"]:
+            past = f"/v1/kv/{request['history_prefix']}?recurse"
+            ask(request["api"], "DELETE", past, headers=headers)
             return ask(request["api"], "DELETE", path, headers=headers)[0] == 200
     return False
 

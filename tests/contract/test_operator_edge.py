@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshctl.consul import CheckStatus, ConsulEdge, Publication, RegisteredWorkload
+from meshctl.apply.policy import await_acknowledged
+from meshctl.consul import CheckStatus, ConsulEdge, Publication, RegisteredWorkload, history
 from meshctl.errors import Refused, RemoteFailure
 from proxy.model import registration
 from proxy.model.codec import encode
@@ -32,6 +33,7 @@ def policy(request_s: float) -> Policy:
 async def edge(agent: Agent) -> AsyncIterator[ConsulEdge]:
     """With nothing published and no workload registered."""
     await agent.call("DELETE", f"kv/{SNAPSHOT_KEY}")
+    await agent.call("DELETE", f"kv/{history.PREFIX}?recurse")
     for service_id in (await agent.get("agent/services")).json:
         if service_id.startswith(registration.SERVICE_PREFIX):
             await agent.put(f"agent/service/deregister/{service_id}")
@@ -212,3 +214,56 @@ async def test_what_is_published_is_canonical_json(agent: Agent, edge: ConsulEdg
     raw = (await agent.get(f"kv/{SNAPSHOT_KEY}?raw")).body
     assert raw == encode(Snapshot(generation=1, trust_domain=TD, policy=policy(5.0)))
     assert json.loads(raw)["policy"]["defaults"]["timeouts"]["request_s"] == 5.0
+
+
+async def test_the_history_has_what_was_published_the_newest_first(edge: ConsulEdge) -> None:
+    await edge.publish(policy(1), TD)
+    await edge.publish(policy(2), TD, why="rollback to 7")
+    newest, oldest = await edge.history()
+    assert (newest.policy, newest.why) == (policy(2), "rollback to 7")
+    assert (oldest.policy, oldest.why) == (policy(1), "")
+    assert newest.generation == oldest.generation + 1
+    assert newest.published_at.endswith("Z")
+    assert "@" in newest.by
+
+
+async def test_a_policy_that_is_in_force_already_makes_no_history(edge: ConsulEdge) -> None:
+    await edge.publish(policy(1), TD)
+    await edge.publish(policy(1), TD)
+    assert len(await edge.history()) == 1
+
+
+async def test_the_history_is_bounded(edge: ConsulEdge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+    for turn in range(6):
+        await edge.publish(policy(turn + 1), TD)
+    assert [entry.policy for entry in await edge.history()] == [policy(6), policy(5), policy(4)]
+
+
+async def test_an_entry_that_cannot_be_read_is_left_out(agent: Agent, edge: ConsulEdge) -> None:
+    await edge.publish(policy(1), TD)
+    await agent.put(f"kv/{history.PREFIX}0000000000", b"not an entry")
+    assert [entry.policy for entry in await edge.history()] == [policy(1)]
+
+
+async def test_proxies_that_live_and_do_not_run_a_generation_are_named(
+    agent: Agent, edge: ConsulEdge
+) -> None:
+    for host, said in (("a", acknowledgement(3)), ("b", acknowledgement(2)), ("c", None)):
+        await register(agent, "api", host)
+        check = registration.proxy_check_id(ServiceName("api"), HostName(host))
+        await report(agent, check, "passing", encode(said).decode() if said else "")
+    await register(agent, "api", "dead")
+    found = await await_acknowledged(edge, TD, 3, deadline_s=0.0)
+    assert found.hosts == ("a",)
+    assert found.late == {"b": "it runs generation 2", "c": "it has not said what it runs"}
+
+
+async def test_a_late_proxy_is_waited_for(agent: Agent, edge: ConsulEdge) -> None:
+    await register(agent, "api", "a")
+    check = registration.proxy_check_id(ServiceName("api"), HostName("a"))
+    await report(agent, check, "passing", encode(acknowledgement(2)).decode())
+    waiting = asyncio.create_task(await_acknowledged(edge, TD, 3, deadline_s=20.0))
+    # A changed status is published at once, a changed output alone only after minutes.
+    await report(agent, check, "warning", encode(acknowledgement(3)).decode())
+    assert (await waiting).hosts == ("a",)

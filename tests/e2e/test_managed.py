@@ -159,6 +159,27 @@ def test_certificates_rotate_under_load_without_a_failed_request(
     assert before.isdisjoint({entry["serial"] for entry in after})
 
 
+def test_a_policy_is_acknowledged_by_every_proxy_and_can_be_taken_back(
+    lab: Any, operator: Operator
+) -> None:
+    mesh_file = operator.directory / "mesh.yaml"
+    before = mesh_file.read_text()
+    mesh_file.write_text("version: 1\nservices: {api: {timeouts: {request: 7s}}}\n")
+    try:
+        made = operator.json("apply", "--yes")
+        assert made["difference"]["hosts"] == [host.name for host in lab.hosts[:3]]
+        assert made["acknowledged"] == [host.name for host in lab.hosts[:3]]
+        assert made["late"] == {}
+        in_force = lab.hosts[0].run("curl -sS http://127.0.0.1:15000/config").stdout
+        services = json.loads(in_force)["policy"]["services"]
+        assert services["api"]["timeouts"]["request_s"] == 7.0
+    finally:
+        mesh_file.write_text(before)
+        operator.run("config", "rollback", "--yes")
+    operator.run("config", "diff")
+    assert operator.json("deploy", "--dry-run")["plan"]["after"] == []
+
+
 def test_consul_gone_for_a_minute_and_a_proxy_restarted_meanwhile(
     lab: Any, operator: Operator
 ) -> None:

@@ -1,0 +1,140 @@
+"""``meshctl apply``: put ``mesh.yaml`` in force, and wait until every proxy that lives runs it."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meshctl.apply.policy import ACKNOWLEDGE_S, Acknowledged, await_acknowledged, through_any
+from meshctl.cli import console
+from meshctl.cli.console import Output
+from meshctl.cli.options import (
+    AssumeYes,
+    InventoryFile,
+    Mesh,
+    OutputFormat,
+    StateOption,
+    open_mesh,
+)
+from meshctl.cli.policy_file import read_policy
+from meshctl.cli.policy_view import document, show_difference
+from meshctl.consul import ConsulEdge, Publication
+from meshctl.errors import Exit
+from meshctl.policy.diff import Difference, difference
+from proxy.model.policy import Policy, Snapshot
+
+WaitOption = Annotated[
+    float,
+    typer.Option("--wait", min=0, max=600, help="Seconds that proxies have to run it."),
+]
+
+
+def apply(
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="The traffic policy; by default mesh.yaml beside the inventory.",
+            show_default=False,
+        ),
+    ] = None,
+    inventory: InventoryFile = Path("inventory.yaml"),
+    state: StateOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the difference and change nothing.")
+    ] = False,
+    yes: AssumeYes = False,
+    wait_s: WaitOption = ACKNOWLEDGE_S,
+    output: OutputFormat = Output.TABLE,
+) -> None:
+    """Put the traffic policy in force: show what changes and for whom, publish, await all proxies.
+
+    Exit code 1 if a proxy that lives does not run it in time; it is named, with its reason.
+    """
+    with console.errors():
+        mesh = open_mesh(inventory, state)
+        policy = read_policy(mesh.inventory, file)
+        ask = Consent(is_dry_run=dry_run, is_given=yes)
+        code = asyncio.run(put_in_force(mesh, policy, ask, output, wait_s))
+        raise SystemExit(int(code))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    is_dry_run: bool = False
+    is_given: bool = False
+
+
+async def put_in_force(
+    mesh: Mesh, policy: Policy, consent: Consent, output: Output, wait_s: float, why: str = ""
+) -> Exit:
+    """Shows, asks, publishes, waits. Raises MeshError when Consul cannot be asked."""
+    connections = mesh.connections()
+    try:
+
+        async def act(edge: ConsulEdge) -> Exit:
+            return await _act(edge, mesh, policy, consent, output, wait_s, why)
+
+        return await through_any(mesh.inventory, connections, act)
+    finally:
+        await connections.close()
+
+
+async def _act(
+    edge: ConsulEdge,
+    mesh: Mesh,
+    policy: Policy,
+    consent: Consent,
+    output: Output,
+    wait_s: float,
+    why: str,
+) -> Exit:
+    current, _ = await edge.fetch_snapshot()
+    changed = difference(current.policy if current else None, policy, mesh.inventory)
+    is_new = current is None or current.policy != policy
+    if output is Output.TABLE and is_new:
+        show_difference(changed)
+    if not is_new or consent.is_dry_run:
+        _report(output, current, changed, None, None)
+        return Exit.OK
+    if not consent.is_given:
+        await asyncio.to_thread(console.confirm, "Put it in force?")
+    domain = mesh.state.trust_domain
+    with mesh.state.lock():
+        published = await edge.publish(policy, domain, why=why)
+    with console.err.status(f"waiting for proxies to run generation {published.generation}"):
+        said = await await_acknowledged(edge, domain, published.generation, wait_s)
+    _report(output, current, changed, published, said)
+    return Exit.FAILED if said.late else Exit.OK
+
+
+def _report(
+    output: Output,
+    current: Snapshot | None,
+    changed: Difference,
+    published: Publication | None,
+    said: Acknowledged | None,
+) -> None:
+    generation = current.generation if current else None
+    if output is Output.JSON:
+        made: dict[str, Any] = {"difference": document(changed), "generation": generation}
+        if published is not None and said is not None:
+            made |= {
+                "generation": published.generation,
+                "acknowledged": said.hosts,
+                "late": said.late,
+            }
+        console.emit_json(made)
+        return
+    if published is None or said is None:
+        console.err.print("nothing was changed" if not changed.is_empty else "no change")
+        return
+    for host, reason in sorted(said.late.items()):
+        console.warn(
+            f"{host} does not run generation {published.generation}: {reason}",
+            hint="meshctl status",
+        )
+    console.out.print(f"generation {published.generation} runs on {len(said.hosts)} proxies")

@@ -1,0 +1,148 @@
+"""``apply`` and ``config`` against the embedded registry, as an operator runs them."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+START_S = 20.0
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "meshctl.registry", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.communicate(timeout=START_S)
+
+
+@pytest.fixture
+def run(tmp_path: Path, registry: str) -> Run:
+    def meshctl(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from meshctl.cli import main; main()", *words],
+            cwd=tmp_path,
+            env={**os.environ, "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done
+
+    meshctl("init", ".", "--trust-domain", "mesh.test", "--no-passphrase")
+    (tmp_path / "inventory.yaml").write_text(f"""\
+version: 1
+consul: {{mode: embedded, address: "{registry}"}}
+hosts:
+  - name: one
+    transport: local
+    root: {tmp_path}/one
+    services:
+      - {{name: web, port: 18080, protocol: http, upstreams: [{{service: api, port: 19001}}]}}
+      - {{name: api, port: 18081, protocol: http}}
+""")
+    return meshctl
+
+
+def write(folder: Path, request: str) -> None:
+    (folder / "mesh.yaml").write_text(
+        f"version: 1\nservices: {{api: {{timeouts: {{request: {request}}}}}}}\n"
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(done.stdout)
+
+
+def alive(registry: str, generation: int) -> None:
+    """A proxy that carries api says what it runs; its status flips, so that all see it."""
+    acknowledgement = json.dumps(
+        {"generation": generation, "release": "r", "config": "c", "state": "ready"}
+    )
+    body = {
+        "ID": "mesh-api-one", "Name": "mesh-api", "Address": "127.0.0.1", "Port": 15006,
+        "Meta": {"mesh": "meshctl", "mesh-trust-domain": "mesh.test", "mesh-host": "one"},
+        "Checks": [{"CheckID": "mesh-api-one:proxy", "Name": "p", "TTL": "60s"}],
+    }  # fmt: skip
+    put(f"{registry}/v1/agent/service/register", body)
+    check = {"Status": "passing", "Output": acknowledgement}
+    put(f"{registry}/v1/agent/check/update/mesh-api-one:proxy", check)
+
+
+def put(url: str, body: dict[str, Any]) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), method="PUT")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+
+
+def test_a_dry_run_shows_what_changes_for_whom_and_publishes_nothing(
+    run: Run, tmp_path: Path
+) -> None:
+    write(tmp_path, "5s")
+    found = said(run("apply", "--dry-run", "-o", "json"))["difference"]
+    assert found["changes"] == [
+        {"path": "services.api.timeouts.request", "before": "", "after": "5s"}
+    ]
+    assert (found["services"], found["hosts"]) == (["api"], ["one"])
+    assert "no policy is published" in run("config", "show", expect=1).stderr
+
+
+def test_what_was_applied_is_shown_listed_and_can_be_gone_back_to(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "5s")
+    first = said(run("apply", "--yes", "-o", "json"))["generation"]
+    write(tmp_path, "7s")
+    assert "7s" in run("config", "diff", expect=1).stdout
+    second = said(run("apply", "--yes", "-o", "json"))["generation"]
+    assert second == first + 1
+    run("config", "diff")
+    assert "no change" in run("apply", "--yes").stderr
+
+    run("config", "rollback", "--yes")
+    shown = said(run("config", "show", "-o", "json"))
+    assert shown["generation"] == second + 1
+    assert shown["policy"]["services"]["api"]["timeouts"]["request_s"] == 5.0
+    entries = said(run("config", "history", "-o", "json"))
+    assert [entry["generation"] for entry in entries] == [second + 1, second, first]
+    assert entries[0]["why"] == f"rollback to {first}"
+    assert "not in the history" in run("config", "rollback", "99", "--yes", expect=1).stderr
+
+
+def test_a_proxy_that_does_not_follow_is_named_and_fails_the_command(
+    run: Run, tmp_path: Path, registry: str
+) -> None:
+    write(tmp_path, "5s")
+    generation = said(run("apply", "--yes", "-o", "json"))["generation"]
+    alive(registry, generation)
+    write(tmp_path, "7s")
+    found = said(run("apply", "--yes", "--wait", "0.5", "-o", "json", expect=1))
+    assert found["late"] == {"one": f"it runs generation {generation}"}
+
+
+def test_an_invalid_policy_is_never_published(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("version: 1\nservices: {apu: {}}\ndefault: {}\n")
+    done = run("apply", "--yes", expect=2)
+    assert "2 violation(s)" in done.stderr
+    assert "no policy is published" in run("config", "show", expect=1).stderr
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_published(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "5s")
+    assert "--yes" in run("apply", expect=2).stderr
+    assert "no policy is published" in run("config", "show", expect=1).stderr
