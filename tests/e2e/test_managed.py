@@ -244,10 +244,12 @@ def test_no_private_key_made_for_a_host_ever_left_it(lab: Any, operator: Operato
     dump = lab.hosts[0].run(
         "curl -sS 'http://127.0.0.1:8500/v1/kv/?recurse'; "
         "curl -sS 'http://127.0.0.1:8500/v1/agent/services'; "
-        "cat /var/lib/meshctl-consul/raft/raft.db /var/lib/meshctl-consul/serf/* 2>/dev/null "
-        "| strings -n 20 || true"
+        "echo; echo RAFT; find /var/lib/meshctl-consul -type f -exec cat {} + "
+        r"| tr -cd '[:print:]\n'"
     )
-    assert "mesh-web" in dump.stdout
+    catalogue, _, raft = dump.stdout.partition("RAFT")
+    assert "mesh-web" in catalogue
+    assert "mesh-web" in raft, "what Consul keeps on disk was looked at too"
     assert "PRIVATE KEY" not in dump.stdout
     assert not any(line in dump.stdout for line in on_hosts)
 
