@@ -336,7 +336,8 @@ def test_a_configuration_that_does_not_start_goes_back_by_itself(
     good = managed(lab, consul_binary)
     operator.inventory(good)
     operator.run("deploy", "--yes")
-    running = operator.json("status")["hosts"][0]["config"]
+    # Consul may still waver about a host that was cut off a moment ago.
+    running = operator.wait_well(120)["hosts"][0]["config"]
     # An address that the host does not have: the proxy cannot bind its port.
     address = f"address: {lab.hosts[0].address}\n"
     wrong = address + "    proxy: {inbound_address: 10.99.0.1}\n"
@@ -348,7 +349,7 @@ def test_a_configuration_that_does_not_start_goes_back_by_itself(
     assert ops.call(lab)["service"] == "api"
     operator.inventory(good)
     operator.run("deploy", "--yes")
-    assert operator.wait_well()["hosts"][0]["config"] == running
+    assert operator.wait_well(120)["hosts"][0]["config"] == running
 
 
 def test_uninstall_leaves_the_hosts_as_they_were(
