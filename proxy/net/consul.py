@@ -71,6 +71,8 @@ class Service(msgspec.Struct, frozen=True):
 
 class Check(msgspec.Struct, frozen=True):
     check_id: str = msgspec.field(name="CheckID", default="")
+    service_id: str = msgspec.field(name="ServiceID", default="")
+    """Empty: of the whole node, such as Consul's own ``serfHealth``."""
     status: str = msgspec.field(name="Status", default="critical")
 
 

@@ -13,8 +13,15 @@ MAX_ADDRESS = 255
 def read(
     answer: Health, service: ServiceName, trust_domain: TrustDomain, *, went_back: bool
 ) -> Observation:
-    """Entries of other meshes are ignored, those of ours that make no sense are counted."""
+    """Entries of other meshes are ignored, those of ours that make no sense are counted.
+
+    Consul's opinion of a node takes an instance out, but never the last one: after a partition
+    the servers may take hosts for failed whose proxies and applications say that they are well.
+    A connection will tell.
+    """
     healthy: set[Endpoint] = set()
+    doubted: set[Endpoint] = set()
+    """Only the node is called ill."""
     ill: set[Endpoint] = set()
     malformed = answer.unreadable
     for entry in answer.entries:
@@ -24,10 +31,14 @@ def read(
         endpoint = _endpoint(entry, service, meta)
         if endpoint is None:
             malformed += 1
-        elif all(check.status in _SERVING for check in entry.checks or ()):
-            healthy.add(endpoint)
         else:
-            ill.add(endpoint)
+            bad = [check for check in entry.checks or () if check.status not in _SERVING]
+            of_service = any(check.service_id for check in bad)
+            (ill if of_service else doubted if bad else healthy).add(endpoint)
+    if healthy:
+        ill |= doubted
+    else:
+        healthy = doubted
     return Observation(
         healthy=tuple(sorted(healthy, key=order)),
         ill=tuple(sorted(ill, key=order)),

@@ -75,7 +75,7 @@ def entry(host: str, status: str = "passing", **service: Any) -> dict[str, Any]:
         },
         "Checks": [
             {"CheckID": "serfHealth", "Status": "passing"},
-            {"CheckID": "x:proxy", "Status": status},
+            {"CheckID": "x:proxy", "ServiceID": f"mesh-api-{host}", "Status": status},
         ],
     }
 
