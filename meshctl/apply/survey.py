@@ -6,19 +6,11 @@ from datetime import datetime
 
 from meshctl.apply.consul_access import open_consul
 from meshctl.apply.gather import Gathered, gather
-from meshctl.consul import CheckStatus, RegisteredWorkload
 from meshctl.errors import MeshError, Unreachable
 from meshctl.inventory.model import Host, Inventory
 from meshctl.status import Catalogue, MeshStatus, build
 from meshctl.transport import Connector
 from proxy.model.names import TrustDomain
-
-_BADNESS = (
-    CheckStatus.PASSING,
-    CheckStatus.WARNING,
-    CheckStatus.CRITICAL,
-    CheckStatus.MISSING,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +70,8 @@ async def _read(
     return Catalogue(
         generation=snapshot.generation if snapshot is not None else None,
         checks={
-            (workload.service, workload.host): _worst(workload)
+            (workload.service, workload.host): str(workload.worst)
             for workload in registered
             if workload.trust_domain == trust_domain
         },
     )
-
-
-def _worst(workload: RegisteredWorkload) -> str:
-    statuses = (workload.node_status, workload.proxy_status, workload.app_status)
-    return str(max(statuses, key=_BADNESS.index))

@@ -1,9 +1,10 @@
 """``meshctl apply``: put ``mesh.yaml`` in force, and wait until every proxy that lives runs it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -24,6 +25,8 @@ from meshctl.consul import ConsulEdge, Publication
 from meshctl.errors import Exit
 from meshctl.policy.diff import Difference, difference
 from proxy.model.policy import Policy, Snapshot
+
+T = TypeVar("T")
 
 WaitOption = Annotated[
     float,
@@ -72,12 +75,17 @@ async def put_in_force(
     mesh: Mesh, policy: Policy, consent: Consent, output: Output, wait_s: float, why: str = ""
 ) -> Exit:
     """Shows, asks, publishes, waits. Raises MeshError when Consul cannot be asked."""
+
+    async def act(edge: ConsulEdge) -> Exit:
+        return await _act(edge, mesh, policy, consent, output, wait_s, why)
+
+    return await through_consul(mesh, act)
+
+
+async def through_consul(mesh: Mesh, act: Callable[[ConsulEdge], Awaitable[T]]) -> T:
+    """``act`` through the first agent that answers, over connections closed afterwards."""
     connections = mesh.connections()
     try:
-
-        async def act(edge: ConsulEdge) -> Exit:
-            return await _act(edge, mesh, policy, consent, output, wait_s, why)
-
         return await through_any(mesh.inventory, connections, act)
     finally:
         await connections.close()

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from meshctl.apply.policy import ACKNOWLEDGE_S, through_any
+from meshctl.apply.policy import ACKNOWLEDGE_S
 from meshctl.cli import console
-from meshctl.cli.apply import Consent, WaitOption, put_in_force
+from meshctl.cli.apply import Consent, WaitOption, put_in_force, through_consul
 from meshctl.cli.console import Output
 from meshctl.cli.options import (
     AssumeYes,
@@ -145,28 +145,11 @@ def _chosen(entries: list[Entry], generation: int | None) -> Entry:
 
 
 def _published(mesh: Mesh) -> Snapshot:
-    async def fetch(edge: ConsulEdge) -> Snapshot | None:
-        return (await edge.fetch_snapshot())[0]
-
-    async def ask() -> Snapshot | None:
-        connections = mesh.connections()
-        try:
-            return await through_any(mesh.inventory, connections, fetch)
-        finally:
-            await connections.close()
-
-    snapshot = asyncio.run(ask())
+    snapshot, _ = asyncio.run(through_consul(mesh, ConsulEdge.fetch_snapshot))
     if snapshot is None:
         raise MeshError("no policy is published yet", hint="meshctl apply, or meshctl deploy")
     return snapshot
 
 
 def _history(mesh: Mesh) -> list[Entry]:
-    async def ask() -> list[Entry]:
-        connections = mesh.connections()
-        try:
-            return await through_any(mesh.inventory, connections, ConsulEdge.history)
-        finally:
-            await connections.close()
-
-    return asyncio.run(ask())
+    return asyncio.run(through_consul(mesh, ConsulEdge.history))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from meshctl.cli.options import reason_of
 from meshctl.errors import InvalidInput
 from meshctl.inventory.model import Inventory
 from meshctl.policy import parse
@@ -40,5 +41,5 @@ def read_policy(inventory: Inventory, file: Path | None) -> Policy:
 
 
 def _unreadable(path: Path, error: Exception) -> InvalidInput:
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return InvalidInput(str(path), [Violation(path="", message=f"cannot be read: {why}")])
+    message = f"cannot be read: {reason_of(error)}"
+    return InvalidInput(str(path), [Violation(path="", message=message)])

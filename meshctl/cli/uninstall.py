@@ -26,7 +26,6 @@ from meshctl.cli.options import (
 from meshctl.errors import Exit
 from meshctl.inventory.model import ConsulMode, Host
 from meshctl.state import DeployRecord
-from meshctl.transport.connect import Connections
 
 
 def uninstall(
@@ -67,7 +66,7 @@ def uninstall(
 
 
 async def _uninstall(mesh: Mesh, hosts: tuple[Host, ...], parallel: int) -> tuple[Removal, ...]:
-    connector = Connections(mesh.inventory.hosts, known_hosts=mesh.state.known_hosts)
+    connector = mesh.connections()
     try:
         removals = await remove(
             mesh.inventory,

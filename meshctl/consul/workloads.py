@@ -50,10 +50,15 @@ class RegisteredWorkload:
     """None: the proxy has not reported yet. Of an expired check, the last one."""
 
     @property
+    def worst(self) -> CheckStatus:
+        """Of its node's, its proxy's and its application's checks."""
+        statuses = (self.node_status, self.proxy_status, self.app_status)
+        return max(statuses, key=_SEVERITY.index)
+
+    @property
     def is_healthy(self) -> bool:
         """Whether other proxies send it traffic."""
-        statuses = (self.node_status, self.proxy_status, self.app_status)
-        return all(status is CheckStatus.PASSING for status in statuses)
+        return self.worst is CheckStatus.PASSING
 
 
 def parse(name: str, entry: Mapping[str, Any]) -> RegisteredWorkload | None:
