@@ -25,6 +25,9 @@ TRUST_BUNDLE_FILE = "trust-bundle.pem"
 CONSUL_HTTP_PORT = 8500
 START_TIMEOUT_S = 60
 """For a proxy to become ready: it waits for nothing but its own listeners and files."""
+MIN_FILES = 65536
+SPARE_FILES = 4096
+"""Listeners, Consul, files, and those of callers that are being refused."""
 STOP_MARGIN_S = 30
 """Between the end of the drain and the kill (Envoy: drain 60 s, hard stop 90 s)."""
 
@@ -84,6 +87,11 @@ def settings(
                 _workload(inventory, service)
                 for service in sorted(host.services, key=lambda service: service.name)
             ),
+            zone=host.zone,
+            workers=host.proxy.workers,
+            capacity=wire.Capacity(
+                connections=host.proxy.max_connections, memory_bytes=host.proxy.max_memory_bytes
+            ),
             drain_s=host.proxy.drain_s,
         )
 
@@ -102,11 +110,17 @@ def _workload(inventory: Inventory, service: Service) -> wire.Workload:
             wire.Upstream(
                 service=use.service,
                 protocol=use.protocol,
-                listen=wire.Address(host="127.0.0.1", port=use.port),
+                listen=_on_loopback(use.port),
             )
-            for use in sorted(service.upstreams, key=lambda use: (use.service, use.port))
+            for use in sorted(service.upstreams, key=lambda use: use.service)
         ),
+        outbound=_on_loopback(service.outbound_port),
+        weight=service.weight,
     )
+
+
+def _on_loopback(port: int | None) -> wire.Address | None:
+    return None if port is None else wire.Address(host="127.0.0.1", port=port)
 
 
 def config_files(
@@ -127,7 +141,12 @@ def config_files(
 def proxy_unit(host: Host, settings: Settings) -> RenderedFile:
     layout = Layout(host.root)
     ports = [settings.inbound.port, settings.admin.port]
-    ports += [use.listen.port for workload in settings.workloads for use in workload.upstreams]
+    ports += [
+        at.port
+        for workload in settings.workloads
+        for at in (workload.outbound, *(use.listen for use in workload.upstreams))
+        if at is not None
+    ]
     text = (
         _templates()
         .get_template(f"{PROXY_UNIT}.j2")
@@ -139,9 +158,26 @@ def proxy_unit(host: Host, settings: Settings) -> RenderedFile:
             start_timeout_s=START_TIMEOUT_S,
             stop_timeout_s=round(settings.drain_s) + STOP_MARGIN_S,
             capabilities="CAP_NET_BIND_SERVICE" if min(ports) < 1024 else "",
+            **_resources(settings),
         )
     )
     return RenderedFile(path=f"{layout.units}/{PROXY_UNIT}", content=text.encode())
+
+
+def _resources(settings: Settings) -> dict[str, str | int]:
+    """What systemd holds the proxy to: above what it holds itself to, so that it sheds load with a
+    reason before the kernel ends it without one."""
+    capacity = settings.capacity
+    # A worker may have all connections of both sides, and each one of its own to the other end.
+    files = max(MIN_FILES, 4 * capacity.connections + SPARE_FILES)
+    if settings.workers == 0:  # as many as the host turns out to have cores
+        return {"files": files, "memory_high": "60%", "memory_max": "80%"}
+    memory_mib = settings.workers * capacity.memory_bytes // 1024**2
+    return {
+        "files": files,
+        "memory_high": f"{memory_mib * 3 // 2}M",
+        "memory_max": f"{memory_mib * 2}M",
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

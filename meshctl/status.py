@@ -61,6 +61,7 @@ class HostStatus:
 class UpstreamView:
     service: ServiceName
     listen: str
+    """Its own address, or its caller's outbound port; empty: only a route leads there."""
     endpoints: int
 
 

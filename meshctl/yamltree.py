@@ -63,19 +63,19 @@ Node: TypeAlias = ScalarNode | SequenceNode | MappingNode
 Plain: TypeAlias = Value | list["Plain"] | dict[str, "Plain"]
 
 
-def load(text: str, source: str) -> Node:
+def load(text: str, source: str, max_bytes: int = MAX_BYTES) -> Node:
     """The tree of the one document in ``text``; an empty text is a null scalar on line 1.
 
     Raises InvalidInput that names ``source``: the first syntax error, or every duplicate key and
     refused construct.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
+    if size > max_bytes:
         raise _invalid(
             source,
             Violation(
                 path="(file)",
-                message=f"it has {size} bytes, the limit is {MAX_BYTES}",
+                message=f"it has {size} bytes, the limit is {max_bytes}",
                 hint="split it",
             ),
         )

@@ -21,6 +21,7 @@ PROBE = (
     "uvloop",
     "httptools",
     "msgspec",
+    "re2",
     "cryptography.x509",
 )
 """Imported once on the host before a release counts as complete."""

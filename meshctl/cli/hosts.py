@@ -44,6 +44,7 @@ def list_hosts(
                         "host": host.name,
                         "address": host.address,
                         "roles": sorted(host.roles),
+                        "zone": host.zone,
                         "labels": dict(host.labels),
                         "services": [service.name for service in host.services],
                     }
@@ -51,12 +52,13 @@ def list_hosts(
                 ]
             )
             return
-        rows = console.table("HOST", "ADDRESS", "ROLES", "SERVICES", "LABELS")
+        rows = console.table("HOST", "ADDRESS", "ROLES", "ZONE", "SERVICES", "LABELS")
         for host in mesh.inventory.hosts:
             rows.add_row(
                 host.name,
                 host.address,
                 ", ".join(sorted(host.roles)),
+                host.zone or "-",
                 ", ".join(service.name for service in host.services),
                 ", ".join(f"{key}={value}" for key, value in sorted(host.labels.items())),
             )

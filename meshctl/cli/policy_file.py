@@ -1,5 +1,6 @@
 """``mesh.yaml`` as the commands take it: which file, and what happens when it is not there."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,7 @@ def read_policy(inventory: Inventory, file: Path | None) -> Policy:
         raise _unreadable(path, error) from error
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-    services = {service.name for host in inventory.hosts for service in host.services}
-    return parse(text, str(path), services)
+    return parse(text, str(path), inventory, datetime.now(UTC))
 
 
 def _unreadable(path: Path, error: Exception) -> InvalidInput:

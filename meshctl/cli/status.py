@@ -24,7 +24,7 @@ from meshctl.cli.options import (
     open_mesh,
 )
 from meshctl.errors import Exit
-from meshctl.status import Finding, HostStatus, MeshStatus, Severity, WorkloadView
+from meshctl.status import Finding, HostStatus, MeshStatus, Severity, UpstreamView, WorkloadView
 
 _COLOURS = {
     "ready": "green",
@@ -159,9 +159,16 @@ def _workloads(
             _word(own.registered) if own.registered else "-",
             own.spiffe_id.removeprefix(f"spiffe://{trust_domain}/"),
             ends,
-            ", ".join(f"{up.service} ({up.endpoints})" for up in own.upstreams) or "-",
+            ", ".join(map(_call, own.upstreams)) or "-",
         )
     return rows
+
+
+def _call(upstream: UpstreamView) -> str:
+    """``api:9001 (2)``: the port that leads there, be it its own or the outbound one, and how many
+    endpoints it has."""
+    _, colon, port = upstream.listen.rpartition(":")
+    return f"{upstream.service}{colon}{port} ({upstream.endpoints})"
 
 
 def _findings(findings: Sequence[Finding]) -> list[str]:

@@ -13,10 +13,11 @@ from meshctl.consul.client import Connection
 from meshctl.consul.history import Entry
 from meshctl.consul.workloads import RegisteredWorkload
 from meshctl.errors import Refused, RemoteFailure
-from proxy.model.codec import Malformed, decode, encode
+from proxy.model.codec import Malformed, decode
 from proxy.model.names import TrustDomain
 from proxy.model.policy import Policy, Snapshot
 from proxy.model.registration import SERVICE_PREFIX, SNAPSHOT_KEY
+from proxy.model.snapshot import MAX_PACKED, pack, plain, unpack
 
 _PUBLISH_ATTEMPTS = 10
 _PARALLEL = 8
@@ -76,7 +77,7 @@ class ConsulEdge:
         if data is None:
             return None, index
         try:
-            return decode(data, Snapshot), index
+            return unpack(data), index
         except Malformed as error:
             raise RemoteFailure(
                 f"the policy stored in Consul under {SNAPSHOT_KEY} is broken: {error}",
@@ -90,12 +91,13 @@ class ConsulEdge:
         it in the history with ``why``.
 
         Generations only go up, also over a wiped or broken store: proxies know what they ran.
-        Raises Refused if the store belongs to a mesh of another trust domain.
+        Raises Refused if the store belongs to a mesh of another trust domain, or if the policy
+        is larger than Consul takes.
         """
         for _ in range(_PUBLISH_ATTEMPTS):
             data, index = await self._read_snapshot()
             try:
-                current = decode(data, Snapshot) if data is not None else None
+                current = unpack(data) if data is not None else None
             except Malformed:
                 current = None
             if current is not None and current.trust_domain != trust_domain:
@@ -109,7 +111,14 @@ class ConsulEdge:
                 return Publication(generation=current.generation, changed=False)
             latest = current.generation if current is not None else await self._last_known(index)
             snapshot = Snapshot(generation=latest + 1, trust_domain=trust_domain, policy=policy)
-            put = self._connection.api.kv.put(SNAPSHOT_KEY, encode(snapshot), cas=index)
+            packed = pack(snapshot)
+            if len(packed) > MAX_PACKED:
+                raise Refused(
+                    f"the policy has {len(packed)} bytes when compressed, and Consul takes at "
+                    f"most {MAX_PACKED}",
+                    hint="move what services have in common to the defaults",
+                )
+            put = self._connection.api.kv.put(SNAPSHOT_KEY, packed, cas=index)
             if await self._connection.ask(put) is True:
                 await self._remember(snapshot, why)
                 return Publication(generation=snapshot.generation, changed=True)
@@ -126,7 +135,7 @@ class ConsulEdge:
         entries = []
         for pair in pairs or []:
             with contextlib.suppress(Malformed, AttributeError, TypeError):
-                entries.append(decode(pair.get("Value") or b"", Entry))
+                entries.append(decode(plain(pair.get("Value") or b""), Entry))
         return sorted(entries, key=lambda entry: entry.generation, reverse=True)
 
     async def _remember(self, snapshot: Snapshot, why: str) -> None:
@@ -139,7 +148,9 @@ class ConsulEdge:
             why=why,
         )
         kv = self._connection.api.kv
-        await self._connection.ask(kv.put(history.key(snapshot.generation), encode(entry)))
+        packed = pack(entry)
+        if len(packed) <= MAX_PACKED:
+            await self._connection.ask(kv.put(history.key(snapshot.generation), packed))
         keys = await self._connection.indexed(kv.get(history.PREFIX, keys=True))
         for outlived in sorted(keys or [])[: -history.KEPT]:
             await self._connection.ask(kv.delete(outlived))

@@ -9,7 +9,8 @@ from proxy.model.policy import Policy
 
 PREFIX = "meshctl/history/"
 KEPT = 50
-"""Entries; a policy is a few KiB, and nobody goes further back by number."""
+"""Entries; a policy has a few KiB, one for 1,000 services some 200, and nobody goes further back
+by number."""
 
 
 class Entry(Value, frozen=True, kw_only=True):

@@ -130,12 +130,13 @@ def _ports(host: Host, facts: HostFacts) -> Iterator[Finding]:
             ),
             f"port {listener.port}, which the mesh proxy needs,",
         )
+        fix = f"stop that process, or give {host.name} another port in the inventory"
+        for service in host.services:
+            if service.outbound_port == listener.port:
+                what = f"port {listener.port}, which reaches {service.name}'s upstreams by name,"
+                fix = f"stop that process, or set outbound_port of {service.name} (a port, or none)"
         by = f"{listener.process} (process {listener.pid})" if listener.process else "a process"
-        yield Finding(
-            code=Code.PORT,
-            message=f"{what} is in use by {by}",
-            fix=f"stop that process, or give {host.name} another port in the inventory",
-        )
+        yield Finding(code=Code.PORT, message=f"{what} is in use by {by}", fix=fix)
 
 
 def _is_ours(listener: Listener, facts: HostFacts) -> bool:

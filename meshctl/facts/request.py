@@ -84,7 +84,12 @@ def stdin(inventory: Inventory, host: Host, paths: tuple[str, ...] = ()) -> byte
     """The request for ``host``, then the program; ``paths``: looked at besides the usual ones."""
     layout = layout_of(host)
     ports = {host.proxy.inbound_port, host.proxy.admin_port}
-    ports.update(use.port for service in host.services for use in service.upstreams)
+    ports.update(
+        port
+        for service in host.services
+        for port in (service.outbound_port, *(use.port for use in service.upstreams))
+        if port is not None
+    )
     if inventory.consul.mode is ConsulMode.MANAGED:
         ports.update(consul_ports(inventory))
     request = {

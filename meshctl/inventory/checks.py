@@ -9,9 +9,17 @@ from typing import TypeVar
 from meshctl.durations import show
 from meshctl.inventory import words
 from meshctl.inventory.model import ConsulMode, Role
-from meshctl.inventory.ports import check_ports
-from meshctl.inventory.reading import is_local, overlay, roles_of, services_of, upstreams_of
+from meshctl.inventory.ports import check_ports, has_http_upstreams, outbound_ports
+from meshctl.inventory.reading import (
+    is_local,
+    overlay,
+    protocols_of,
+    roles_of,
+    services_of,
+    upstreams_of,
+)
 from meshctl.inventory.shape import Entry, Findings, closest
+from proxy.model.names import LABEL_RULE, InvalidName, parse_zone
 from proxy.model.settings import HealthCheck
 
 K = TypeVar("K")
@@ -27,6 +35,7 @@ def check(root: Entry, findings: Findings) -> None:
     for host in hosts:
         _check_host(host, findings)
     _check_services(root, hosts, findings)
+    _check_outbound(root, hosts, findings)
     check_ports(root, hosts, findings)
 
 
@@ -175,6 +184,23 @@ def _check_host(host: Entry, findings: Findings) -> None:
             "services are there, but the host does not have the role workload",
             "add workload to its roles, or move the services",
         )
+    _check_zone(host, findings)
+
+
+def _check_zone(host: Entry, findings: Findings) -> None:
+    """The label stands in for the key only where nothing else is said."""
+    label = host["labels"].get("zone") if "labels" in host else None
+    if label is None or not host.lacks("zone"):
+        return
+    try:
+        parse_zone(label.value)
+    except InvalidName:
+        findings.add(
+            label.path,
+            label.line,
+            f"{label.value!r} cannot be the host's zone, which is this label if not said otherwise",
+            f"give the host a 'zone: NAME', or use {LABEL_RULE} in the label",
+        )
 
 
 def _check_services(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> None:
@@ -244,6 +270,37 @@ def _check_upstreams(service: Entry, known: set[str], findings: Findings) -> Non
                 f"no host has a service {name.value!r}",
                 f"did you mean {guess!r}?" if guess else "add it to the services of a host",
             )
+
+
+def _check_outbound(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> None:
+    """A service that calls others needs one way at least to do so."""
+    ports, protocols = outbound_ports(root), protocols_of(root)
+    for service in (service for host in hosts for service in services_of(host)):
+        upstreams, given = upstreams_of(service), service.get("outbound_port")
+        is_http = has_http_upstreams(service, protocols)
+        if given is not None and given.value and not is_http and _are_known(upstreams, protocols):
+            why = "it leads nowhere: the service has no http upstreams"
+            findings.add(given.path, given.line, why, "remove it, or add them to its upstreams")
+        elif upstreams and all(upstream.lacks("port") for upstream in upstreams):
+            if is_http and ports[service.path] is None and "outbound_port" not in service.unread:
+                findings.add(
+                    f"{service.path}.outbound_port",
+                    service.line if given is None else given.line,
+                    "none of the upstreams has a port, and there is no outbound port either: "
+                    "nothing leads to them",
+                    "add 'outbound_port: 15001', or another that is free, or ports of their own",
+                )
+            elif not is_http and _are_known(upstreams, protocols):
+                findings.add(
+                    upstreams[0].path,
+                    upstreams[0].line,
+                    "none of the upstreams has a port, and they speak tcp: nothing leads to them",
+                    "give them ports: '- NAME: 9001'",
+                )
+
+
+def _are_known(upstreams: tuple[Entry, ...], protocols: dict[str, str]) -> bool:
+    return all(upstream.plain("service") in protocols for upstream in upstreams)
 
 
 def _first(seen: dict[K, Entry], key: K, entry: Entry, what: str, findings: Findings) -> None:

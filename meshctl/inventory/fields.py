@@ -12,12 +12,17 @@ from meshctl.inventory.shape import (
     Key,
     ListOf,
     MapOf,
+    NumberOr,
     Record,
     Schema,
     Shape,
+    Size,
     closest,
 )
 from meshctl.yamltree import MappingNode, Node, ScalarNode, join
+from proxy.core.validation import CONNECTIONS, MEMORY_BYTES
+from proxy.model.endpoint import MAX_WEIGHT
+from proxy.model.settings import MAX_WORKERS
 
 PORT = Integer(1, 65535, "a port")
 PROXY_PORT = Integer(
@@ -26,17 +31,20 @@ PROXY_PORT = Integer(
 
 
 class _Upstream(Shape):
-    """``{service: api, port: 9001}`` or, shorter, ``api: 9001``."""
+    """``{service: api, port: 9001}`` or, shorter, ``api: 9001``; without a port ``api``."""
 
     long = Record(
         (
             Key("service", words.SERVICE, "The service that is called.", True),
-            Key("port", PROXY_PORT, "The loopback port to reach it on.", True),
+            Key("port", PROXY_PORT, "The loopback port to reach it on, if it is to have its own."),
         )
     )
 
     def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
         names = [key.name for key in self.long.keys]
+        if isinstance(node, ScalarNode) and isinstance(node.value, str):
+            alone = words.SERVICE.read(node, path, findings)
+            return Entry({"service": alone}, path, node.line) if alone else None
         if not isinstance(node, MappingNode) or any(node.get(name) for name in names):
             return self.long.read(node, path, findings)
         if len(node.items) != 1:
@@ -60,7 +68,7 @@ class _Upstream(Shape):
             "propertyNames": words.SERVICE.schema() | {"not": {"enum": ["service", "port"]}},
             "additionalProperties": PROXY_PORT.schema(),
         }
-        return {"anyOf": [self.long.schema(), short]}
+        return {"anyOf": [words.SERVICE.schema(), self.long.schema(), short]}
 
 
 SSH = Record(
@@ -92,6 +100,24 @@ PROXY = Record(
         Key("inbound_port", PROXY_PORT, "The port for mTLS.", default=15006),
         Key("admin_port", PROXY_PORT, "The admin port, on loopback.", default=15000),
         Key("drain", Duration(0, 3600), "How long a stop waits for requests.", default="60s"),
+        Key(
+            "workers",
+            NumberOr(Integer(1, MAX_WORKERS, "a number of processes"), "auto"),
+            "Processes that share the ports; auto: as many as the host has cores.",
+            default=1,
+        ),
+        Key(
+            "max_connections",
+            Integer(*CONNECTIONS, "a number of connections"),
+            "Accepted at once, on each side; beyond it they are refused.",
+            default=10_000,
+        ),
+        Key(
+            "max_memory",
+            Size(*MEMORY_BYTES),
+            "Of each worker; beyond it new requests are refused.",
+            default="512MiB",
+        ),
     )
 )
 
@@ -137,6 +163,18 @@ SERVICE = Record(
         Key("port", PORT, "Where the application listens, in plain text.", True),
         *_SERVICE_DEFAULTS,
         Key("upstreams", ListOf(_Upstream()), "The services that it calls."),
+        Key(
+            "outbound_port",
+            NumberOr(PROXY_PORT, "none"),
+            "One loopback port for all its http upstreams, told apart by Host; or none. By default "
+            "15001 for the only service with http upstreams on a host, if the port is free.",
+        ),
+        Key(
+            "weight",
+            Integer(0, MAX_WEIGHT, "a weight"),
+            "This instance's share of the requests; 0: only while there is no other.",
+            default=1,
+        ),
     )
 )
 
@@ -155,6 +193,11 @@ HOST = Record(
             ListOf(Choice(tuple(Role)), least=1, is_set=True),
             "What the host is for.",
             default=["workload"],
+        ),
+        Key(
+            "zone",
+            words.ZONE,
+            "Where the host stands; callers prefer their own zone. By default the label zone.",
         ),
         Key("labels", MapOf(words.LABEL_KEY, words.LABEL_VALUE), "Words of your own."),
         Key(

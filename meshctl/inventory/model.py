@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from proxy.model.names import HostName, ServiceName
-from proxy.model.settings import HealthCheck, Protocol
+from proxy.model.settings import Capacity, HealthCheck, Protocol
 
 
 class Role(StrEnum):
@@ -60,13 +60,19 @@ class ProxyPlacement:
     inbound_port: int = 15006
     admin_port: int = 15000
     drain_s: float = 60.0
+    workers: int = 1
+    """0: as many as the host has cores."""
+    max_connections: int = Capacity().connections
+    max_memory_bytes: int = Capacity().memory_bytes
+    """Of each worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamUse:
     service: ServiceName
-    port: int
-    """Loopback port on which the calling application reaches it."""
+    port: int | None
+    """Loopback port on which the calling application reaches it; None: by Host through the
+    caller's ``outbound_port``, or as where a route leads."""
     protocol: Protocol
     """Taken from the upstream's own definition."""
 
@@ -83,6 +89,9 @@ class Service:
     """Unix user the application runs as."""
     health: HealthCheck
     upstreams: tuple[UpstreamUse, ...] = ()
+    outbound_port: int | None = None
+    """Loopback port for all HTTP upstreams, told apart by Host; None: there is none."""
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +100,8 @@ class Host:
     address: str
     """Dialled by meshctl over SSH and by other hosts' proxies."""
     roles: frozenset[Role]
+    zone: str
+    """Empty: not said."""
     labels: Mapping[str, str]
     transport: TransportKind
     root: str

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from meshctl import yamltree
 from meshctl.errors import InvalidInput
@@ -28,7 +28,8 @@ from meshctl.inventory.model import (
     TransportKind,
     UpstreamUse,
 )
-from meshctl.inventory.reading import services_of, upstreams_of
+from meshctl.inventory.ports import outbound_ports
+from meshctl.inventory.reading import protocols_of, services_of, upstreams_of
 from meshctl.inventory.shape import Entry, Findings
 from proxy.model.names import ServiceName
 from proxy.model.settings import HealthCheck, Protocol
@@ -112,11 +113,8 @@ class _Builder:
     def __init__(self, root: Entry) -> None:
         self._root = root
         self._defaults = _plain(root.get("defaults"))
-        self._protocols: dict[ServiceName, Protocol] = {
-            service["name"].value: service.plain("protocol", self._default("protocol", "tcp"))
-            for host in root["hosts"].parts()
-            for service in services_of(host)
-        }
+        self._protocols = cast(dict[ServiceName, Protocol], protocols_of(root))
+        self._outbound = outbound_ports(root)
 
     def inventory(self, source: Path) -> Inventory:
         return Inventory(
@@ -143,6 +141,7 @@ class _Builder:
             name=entry["name"].value,
             address=entry.plain("address", "127.0.0.1"),
             roles=frozenset(Role(role.value) for role in roles) or frozenset({Role.WORKLOAD}),
+            zone=entry.plain("zone", labels.get("zone", "")),
             labels=labels,
             transport=transport,
             root=str(entry.plain("root", "")),
@@ -165,6 +164,8 @@ class _Builder:
         given = _plain(self._root.get("proxy")) | _plain(own)
         if "drain" in given:
             given["drain_s"] = given.pop("drain")
+        if "max_memory" in given:
+            given["max_memory_bytes"] = given.pop("max_memory")
         return ProxyPlacement(**given)
 
     def _service(self, entry: Entry) -> Service:
@@ -173,11 +174,12 @@ class _Builder:
         given["upstreams"] = tuple(
             UpstreamUse(
                 service=upstream["service"].value,
-                port=upstream["port"].value,
+                port=upstream.plain("port"),
                 protocol=self._protocols[upstream["service"].value],
             )
             for upstream in upstreams_of(entry)
         )
+        given["outbound_port"] = self._outbound[entry.path]
         return Service(**given)
 
     def _health(self, own: Entry | None) -> HealthCheck:

@@ -1,4 +1,4 @@
-"""Which ports are taken on each host, by whom, and where two want the same.
+"""Which ports are taken on each host, by whom, where two want the same, and which one is free.
 
 A port is taken on an address: an application on 127.0.0.1 and one on 10.0.0.11 do not meet, a
 listener on 0.0.0.0 meets both. Local hosts share the ports of this machine.
@@ -9,8 +9,17 @@ from dataclasses import dataclass
 
 from meshctl.inventory import words
 from meshctl.inventory.model import ConsulMode, ProxyPlacement
-from meshctl.inventory.reading import is_local, overlay, services_of, upstreams_of
+from meshctl.inventory.reading import (
+    machines_of,
+    overlay,
+    protocols_of,
+    services_of,
+    upstreams_of,
+)
 from meshctl.inventory.shape import Entry, Findings
+
+OUTBOUND_PORT = 15001
+"""For HTTP by Host, if nothing is written."""
 
 _LOOPBACK = "127.0.0.1"
 _CONSUL_MESH_PORTS = (8300, 8301, 8302)
@@ -37,11 +46,9 @@ class _Claim:
 
 def check_ports(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> None:
     """Adds a violation for each port that is wanted a second time."""
-    # Local hosts share this machine's ports, and its one Consul.
-    local = list(_consul_claims(root))
-    for host in hosts:
-        taken = local if is_local(host) else list(_consul_claims(root))
-        for claim in _claims(root, host):
+    for machine in machines_of(hosts):
+        taken = list(_consul_claims(root))
+        for claim in (claim for host in machine for claim in _claims(root, host)):
             other = next((other for other in taken if claim.overlaps(other)), None)
             if other is not None:
                 findings.add(
@@ -52,6 +59,33 @@ def check_ports(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> No
                     "give one of the two another port",
                 )
             taken.append(claim)
+
+
+def outbound_ports(root: Entry) -> dict[str, int | None]:
+    """By the path of each service; None: it has none.
+
+    What is not written is ``OUTBOUND_PORT`` for the one service of a machine that calls others
+    over HTTP, unless something else has that port: a guess between two would be a surprise.
+    """
+    hosts, protocols = root["hosts"].parts() if "hosts" in root else (), protocols_of(root)
+    found: dict[str, int | None] = {}
+    for machine in machines_of(hosts):
+        services = [service for host in machine for service in services_of(host)]
+        found |= {service.path: service.plain("outbound_port") or None for service in services}
+        callers = [service for service in services if has_http_upstreams(service, protocols)]
+        if len(callers) != 1 or not callers[0].lacks("outbound_port"):
+            continue
+        claims = [*_consul_claims(root), *(c for host in machine for c in _claims(root, host))]
+        default = _Claim(_LOOPBACK, OUTBOUND_PORT, "", "", 0)
+        if not any(default.overlaps(claim) for claim in claims):
+            found[callers[0].path] = OUTBOUND_PORT
+    return found
+
+
+def has_http_upstreams(service: Entry, protocols: dict[str, str]) -> bool:
+    return any(
+        protocols.get(upstream.plain("service", "")) == "http" for upstream in upstreams_of(service)
+    )
 
 
 def _claims(root: Entry, host: Entry) -> Iterator[_Claim]:
@@ -70,6 +104,10 @@ def _claims(root: Entry, host: Entry) -> Iterator[_Claim]:
         if port is not None:
             address = service.plain("address", inherited)
             yield _Claim(address, port.value, f"the service {name}", port.path, port.line)
+        port = service.get("outbound_port")
+        if port is not None and port.value:
+            what = f"{name}'s outbound port"
+            yield _Claim(_LOOPBACK, port.value, what, port.path, port.line)
         for upstream in upstreams_of(service):
             port = upstream.get("port")
             if port is not None:

@@ -33,3 +33,22 @@ def overlay(root: Entry, host: Entry, key: str) -> Entry:
     for entry in (root.get(key), host.get(key)):
         merged |= {} if entry is None else entry.value
     return Entry(merged, f"{host.path}.{key}", host.line)
+
+
+def protocols_of(root: Entry) -> dict[str, str]:
+    """By service; of two that differ the first, which the checks then complain about."""
+    defaults = root.get("defaults")
+    inherited = "tcp" if defaults is None else defaults.plain("protocol", "tcp")
+    found: dict[str, str] = {}
+    for host in root["hosts"].parts() if "hosts" in root else ():
+        for service in services_of(host):
+            if "name" in service:
+                found.setdefault(service["name"].value, service.plain("protocol", inherited))
+    return found
+
+
+def machines_of(hosts: tuple[Entry, ...]) -> list[tuple[Entry, ...]]:
+    """The hosts by whose ports they share: the local ones all have this machine's."""
+    local = tuple(host for host in hosts if is_local(host))
+    found: list[tuple[Entry, ...]] = [local] if local else []
+    return [*found, *((host,) for host in hosts if not is_local(host))]

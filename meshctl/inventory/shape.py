@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshctl import durations
+from meshctl import durations, sizes
 from meshctl.yamltree import MappingNode, Node, ScalarNode, SequenceNode, join
 from proxy.model.violation import Violation
 
@@ -157,6 +157,56 @@ class Duration(Shape):
 
 
 RULE = durations.RULE
+
+
+@dataclass(frozen=True)
+class Size(Shape):
+    """Bytes as int."""
+
+    least_bytes: int
+    most_bytes: int
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        if not isinstance(node, ScalarNode) or node.value is None:
+            hint = f"use {sizes.RULE}"
+            findings.add(path, node.line, f"{described(node)}, not a size", hint)
+            return None
+        return _converted(self._convert, node.value, node, path, findings)
+
+    def _convert(self, value: object) -> int:
+        try:
+            size_bytes = sizes.parse(value)
+        except sizes.InvalidSize as error:
+            raise Invalid(str(error), f"use {sizes.RULE}") from error
+        if not self.least_bytes <= size_bytes <= self.most_bytes:
+            least, most = sizes.show(self.least_bytes), sizes.show(self.most_bytes)
+            raise Invalid(f"{value!r} is out of range", f"use a size from {least} to {most}")
+        return size_bytes
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": f"^{sizes.PATTERN}$"}
+
+
+@dataclass(frozen=True)
+class NumberOr(Shape):
+    """A number, or one word, which is read as 0: ``auto``, ``none``."""
+
+    number: Integer
+    word: str
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        value = node.value if isinstance(node, ScalarNode) else None
+        if value == self.word:
+            return Entry(0, path, node.line)
+        if isinstance(value, int):
+            return self.number.read(node, path, findings)
+        low, high = self.number.least, self.number.most
+        hint = f"use a whole number from {low} to {high}, or '{self.word}'"
+        findings.add(path, node.line, f"{described(node)}, not {self.number.name}", hint)
+        return None
+
+    def schema(self) -> Schema:
+        return {"anyOf": [self.number.schema(), {"const": self.word}]}
 
 
 @dataclass(frozen=True)

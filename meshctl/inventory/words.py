@@ -166,6 +166,7 @@ def _is_port(text: str | None, default: str) -> bool:
 
 SERVICE = Text(_named(names.parse_service, names.LABEL_RULE), r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
 HOST = Text(_named(names.parse_host, names.LABEL_RULE), r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+ZONE = Text(_named(names.parse_zone, names.LABEL_RULE), r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
 HOST_ADDRESS = Text(host_address)
 LISTEN_ADDRESS = Text(listen_address)
 APP_ADDRESS = Text(app_address)

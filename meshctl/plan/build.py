@@ -9,9 +9,10 @@ from meshctl.inventory.model import ConsulMode, Host
 from meshctl.plan import consul, model, proxy
 from meshctl.plan.desired import Desired, carries_proxy
 from meshctl.plan.model import Action, HostPlan, Plan, Step, Verdict
-from proxy.model.codec import Malformed, decode
+from proxy.model.codec import Malformed
 from proxy.model.names import HostName
 from proxy.model.policy import Snapshot
+from proxy.model.snapshot import unpack
 
 
 def build(
@@ -123,7 +124,7 @@ def newest_snapshot(facts: Mapping[HostName, HostFacts]) -> Snapshot | None:
     found = []
     for fact in facts.values():
         try:
-            found.append(decode(fact.seen.consul.snapshot, Snapshot))
+            found.append(unpack(fact.seen.consul.snapshot))
         except Malformed:
             continue  # nothing there, or not a snapshot of ours: publishing decides
     return max(found, key=lambda snapshot: snapshot.generation, default=None)

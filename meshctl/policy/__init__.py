@@ -1,7 +1,10 @@
 """``mesh.yaml``: the mesh's traffic policy as its operator writes it.
 
-``parser`` turns its text into a ``proxy.model.policy.Policy`` or into every violation at once;
-``schema`` says the same to editors, as JSON Schema; ``starting`` is the file that ``init`` writes.
+``parser`` turns its text into a ``proxy.model.policy.Policy`` or into every violation at once.
+``service`` and what it is made of (``calling``, ``routing``, ``matching``) are the tables of
+keys, in the terms of ``section`` and ``pieces``; ``schema`` (for editors), ``reference`` (the
+page in docs) and ``diff`` follow from them. ``surroundings`` holds the policy against the
+inventory; ``starting`` is the file that ``init`` writes.
 """
 
 from meshctl.policy.parser import parse

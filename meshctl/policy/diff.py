@@ -3,16 +3,16 @@
 Pure: two policies and the inventory in, values out.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from meshctl import durations
 from meshctl.inventory.model import Inventory
-from proxy.model.codec import encode
+from meshctl.policy.pieces import Many, Piece
+from meshctl.policy.section import Section, Table, Whole
+from meshctl.policy.service import DEFAULTS, SERVICE_POLICY
 from proxy.model.names import HostName, ServiceName
-from proxy.model.policy import Policy
+from proxy.model.policy import Policy, Route, ServicePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Change:
     """One setting. An empty side: it is not set there, so the defaults hold."""
 
     path: str
-    """As in ``mesh.yaml``: ``services.api.timeouts.request``."""
+    """As in ``mesh.yaml``, items of lists by their names: ``services.api.routes.canary.to``."""
     before: str
     after: str
 
@@ -31,7 +31,7 @@ class Difference:
     services: tuple[ServiceName, ...]
     """Those whose policy in force differs; a changed default counts for who inherits it."""
     hosts: tuple[HostName, ...]
-    """Whose proxies carry or call one of them."""
+    """Whose proxies carry or call one of them, or call one whose routes lead there."""
 
     @property
     def is_empty(self) -> bool:
@@ -49,15 +49,29 @@ def difference(before: Policy | None, after: Policy, inventory: Inventory) -> Di
     )
     known = {service.name for host in inventory.hosts for service in host.services}
     services = {name for name in known if old.of(name) != after.of(name)}
+    felt = {name for name in known if not services.isdisjoint(_reached(name, old, after))}
     hosts = tuple(
         host.name
         for host in inventory.hosts
         if any(
-            service.name in services or any(use.service in services for use in service.upstreams)
+            service.name in services or any(use.service in felt for use in service.upstreams)
             for service in host.services
         )
     )
     return Difference(changes=changes, services=tuple(sorted(services)), hosts=hosts)
+
+
+def _reached(service: ServiceName, *policies: Policy) -> set[ServiceName]:
+    """``service``, and where its callers are led."""
+    found = {service}
+    for policy in policies:
+        own = policy.of(service)
+        for route in own.routes:
+            found.update(place.service for place in route.to if place.service)
+            if route.mirror is not None and route.mirror.service is not None:
+                found.add(route.mirror.service)
+        found.update(step.service for step in own.failover if step.service)
+    return found
 
 
 def _settings(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -65,20 +79,55 @@ def _settings(policy: Policy) -> Iterator[tuple[str, str]]:
 
     A service's own settings are those in which it differs from the defaults.
     """
-    document: dict[str, Any] = json.loads(encode(policy))
-    defaults = dict(_leaves("", document["defaults"]))
+    defaults = dict(_leaves("", DEFAULTS, policy.defaults))
     yield from ((f"defaults.{path}", text) for path, text in defaults.items())
-    for name, service in document["services"].items():
-        for path, text in _leaves("", service):
+    for name, own in policy.services.items():
+        for path, text in _leaves("", SERVICE_POLICY, own):
             if defaults.get(path) != text:
                 yield f"services.{name}.{path}", text
+        if own.health_check is None and policy.defaults.health_check is not None:
+            yield f"services.{name}.health_check", "off"
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(f"{path}.{key}" if path else key, inner)
-    elif path.endswith("_s"):
-        yield path.removesuffix("_s"), durations.show(value)
-    else:
-        yield path, str(value)
+def _leaves(path: str, section: Section, value: Any) -> Iterator[tuple[str, str]]:
+    for field, found in section.values(value):
+        here = f"{path}.{field.key}" if path else field.key
+        match _inner(field.shape):
+            case Section() as inner if section is SERVICE_POLICY or section is DEFAULTS:
+                yield from _leaves(here, inner, found)
+            case Many(item=item) if isinstance(inner := _inner(item), Section) and inner.is_named:
+                yield here, ", ".join(each.name for each in found)
+                for each in found:
+                    yield from _item(f"{here}.{each.name}", inner, each, value)
+            case Table(value=inner):
+                yield from ((f"{here}.{key}", inner.show(each)) for key, each in found.items())
+            case shape:
+                yield here, shape.show(found)
+
+
+def _item(
+    path: str, section: Section, item: Any, service: ServicePolicy
+) -> Iterator[tuple[str, str]]:
+    """One entry of a list, which goes by its name; of its sections what is not the default."""
+    for field, found in section.values(item):
+        here = f"{path}.{field.key}"
+        match _inner(field.shape):
+            case Section() as inner if isinstance(item, Route) and field.key == "retries":
+                yield from _differing(here, inner, found, service.retries)
+            case Section() as inner:
+                yield from ((f"{here}.{key}", text) for key, text in inner.leaves(found))
+            case shape if field.key != "name":
+                yield here, shape.show(found)
+            case _:
+                pass
+
+
+def _differing(path: str, section: Section, value: Any, base: Any) -> Iterator[tuple[str, str]]:
+    inherited = dict(_leaves(path, section, base))
+    for here, text in _leaves(path, section, value):
+        if inherited.get(here) != text:
+            yield here, text
+
+
+def _inner(shape: Piece) -> Piece:
+    return shape.section if isinstance(shape, Whole) else shape

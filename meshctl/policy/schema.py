@@ -1,25 +1,16 @@
 """What ``meshctl schema mesh`` prints: ``mesh.yaml`` as JSON Schema (2020-12), for editors.
 
-It is generous where JSON Schema cannot see: whether a service exists and whether two timeouts
-contradict each other only ``parser`` knows.
+From the tables that the parser uses. It is generous where JSON Schema cannot see: whether a
+service exists and whether two values contradict each other only the parser knows.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
-from meshctl.policy.parser import MAY_BE_ZERO, TIMEOUTS, VERSION
-from proxy.model.policy import Timeouts
-
-_DESCRIPTIONS = {
-    "connect": "TCP and TLS together, to one endpoint.",
-    "request": "From the last byte of the request to the last of the response; 0: none.",
-    "stream_idle": "No byte in either direction within a request or TCP session.",
-    "connection_idle": "A connection from an application without a request.",
-    "pool_idle": "An unused connection to an application; keep it below its own keep-alive.",
-}
-
-_UNIT = "(ms|s|m|h)"
-_POSITIVE = rf"^(?=[0-9.]*[1-9])[0-9]{{1,12}}(\.[0-9]{{1,6}})?{_UNIT}$"
-_OR_ZERO = rf"^([0-9]{{1,12}}(\.[0-9]{{1,6}})?{_UNIT}|0)$"
+from meshctl.policy.matching import SERVICE
+from meshctl.policy.pieces import Many, Piece
+from meshctl.policy.section import Section, Table, Whole
+from meshctl.policy.service import DEFAULTS, SERVICE_POLICY, VERSION
 
 
 def mesh_schema() -> dict[str, Any]:
@@ -32,38 +23,36 @@ def mesh_schema() -> dict[str, Any]:
         "required": ["version"],
         "properties": {
             "version": {"const": VERSION, "description": "Of this format."},
-            "defaults": {
-                "$ref": "#/$defs/service",
-                "description": "In force wherever a service says nothing else.",
-            },
+            "defaults": {**DEFAULTS.schema(), "description": DEFAULTS.about},
             "services": {
                 "type": ["object", "null"],
                 "description": "By service name; overrides the defaults field by field.",
-                "propertyNames": {"pattern": "^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"},
-                "additionalProperties": {"$ref": "#/$defs/service"},
+                "propertyNames": {"pattern": SERVICE.pattern},
+                "additionalProperties": SERVICE_POLICY.schema(),
             },
         },
-        "$defs": {
-            "service": {
-                "type": ["object", "null"],
-                "additionalProperties": False,
-                "properties": {"timeouts": {"$ref": "#/$defs/timeouts"}},
-            },
-            "timeouts": {
-                "type": ["object", "null"],
-                "additionalProperties": False,
-                "properties": {key: _timeout(key) for key in TIMEOUTS},
-            },
-        },
+        "$defs": {section.title: section.definition() for section in sections()},
     }
 
 
-def _timeout(key: str) -> dict[str, Any]:
-    text = {"type": "string", "pattern": _OR_ZERO if key in MAY_BE_ZERO else _POSITIVE}
-    schema = {"anyOf": [text, {"const": 0}]} if key in MAY_BE_ZERO else text
-    default_s = getattr(Timeouts(), TIMEOUTS[key])
-    return {
-        **schema,
-        "description": f"{_DESCRIPTIONS[key]} Default: {default_s:g}s.",
-        "examples": [f"{default_s:g}s"],
-    }
+def sections() -> list[Section]:
+    """Every section there is, each once, the outer ones first."""
+    found: dict[str, Section] = {}
+    for top in (DEFAULTS, SERVICE_POLICY):
+        for section in _below(top):
+            found.setdefault(section.title, section)
+    return list(found.values())
+
+
+def _below(piece: Piece) -> Iterator[Section]:
+    match piece:
+        case Whole(section=inner):
+            yield from _below(inner)
+        case Many(item=inner) | Table(value=inner):
+            yield from _below(inner)
+        case Section():
+            yield piece
+            for field in piece.fields:
+                yield from _below(field.shape)
+        case _:
+            pass

@@ -1,11 +1,12 @@
-"""The ``mesh.yaml`` that ``meshctl init`` writes: everything there is, commented."""
+"""The ``mesh.yaml`` that ``meshctl init`` writes: timeouts, and where the rest is described."""
 
 from meshctl import durations
 from proxy.model.policy import Timeouts
 
 _TEXT = """\
 # Traffic policy of the mesh. `meshctl deploy` checks it and publishes it through Consul; the
-# proxies pick it up within seconds, without a restart. `meshctl schema mesh` is its JSON Schema.
+# proxies pick it up within seconds, without a restart. docs/mesh-yaml.md describes what else there
+# is (retries, balancing, routes, limits, ...); `meshctl schema mesh` prints a JSON Schema.
 version: 1
 
 # In force wherever a service says nothing else. Durations: 250ms, 15s, 5m, 1h.

@@ -29,7 +29,8 @@ class Observation:
     ill: tuple[Endpoint, ...]
     """Registered for this mesh, with at least one critical check."""
     malformed: int = 0
-    """Entries of this mesh that could not be read; skipped."""
+    """Entries of this mesh that could not be read, and are skipped, or only in part: then zone and
+    weight are as if not given."""
     went_back: bool = False
 
 
@@ -38,6 +39,8 @@ class ServiceView:
     """The endpoints in use for one service, and how far they are to be trusted."""
 
     service: ServiceName
+    datacenter: str = ""
+    """Empty: the proxy's own."""
     endpoints: tuple[Endpoint, ...] = ()
     """In a fixed order, so that equal answers make equal views."""
     source: PolicySource = "none"
@@ -73,23 +76,35 @@ class ServiceView:
         )
 
     @property
+    def subject(self) -> str:
+        """In messages."""
+        return f"{self.service} in {self.datacenter}" if self.datacenter else self.service
+
+    @property
     def doubt(self) -> str:
         """Why endpoints are used that the registry does not confirm; empty if there are none."""
         if not self.kept:
             return ""
         if self.kept == len(self.endpoints):
             return (
-                f"{self.service}: nothing is registered any more; "
+                f"{self.subject}: nothing is registered any more; "
                 f"the last {self.kept} known endpoint(s) stay in use for now"
             )
         return (
-            f"{self.service}: the registry lost its history; "
+            f"{self.subject}: the registry lost its history; "
             f"{self.kept} endpoint(s) that it does not list stay in use for now"
         )
 
 
-def order(endpoint: Endpoint) -> tuple[str, str, int, str]:
-    return (endpoint.host, endpoint.address, endpoint.port, endpoint.version)
+def order(endpoint: Endpoint) -> tuple[str, str, int, str, str, int]:
+    return (
+        endpoint.host,
+        endpoint.address,
+        endpoint.port,
+        endpoint.version,
+        endpoint.zone,
+        endpoint.weight,
+    )
 
 
 def _instance(endpoint: Endpoint) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms, and their Prometheus text form (exposition format 0.0.4).
+"""Counters, gauges and histograms of this process; ``exposition`` has their text form.
 
 A series is found once, with ``labels``, and then incremented as a plain attribute: nothing on
 the path of a request looks up a label or formats a number. The number of series of a family is
@@ -8,8 +8,9 @@ hostile or careless label value costs accuracy and not memory.
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
+
+from proxy.core.exposition import Combine, FamilyTally, Figures, Kind, Tally, render
 
 MAX_SERIES = 1000
 OVERFLOW = "overflow"
@@ -31,12 +32,8 @@ class Value:
     def __init__(self) -> None:
         self.value: float = 0
 
-    def lines(self, name: str, labels: str) -> Iterator[str]:
-        yield (
-            f"{name}{{{labels}}} {_number(self.value)}"
-            if labels
-            else (f"{name} {_number(self.value)}")
-        )
+    def figures(self) -> Figures:
+        return [self.value]
 
 
 class Histogram:
@@ -54,19 +51,12 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def lines(self, name: str, labels: str) -> Iterator[str]:
-        head = f"{labels}," if labels else ""
-        running = 0
-        for bound, count in zip((*map(_number, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            yield f'{name}_bucket{{{head}le="{bound}"}} {running}'
-        tail = f"{{{labels}}}" if labels else ""
-        yield f"{name}_sum{tail} {_number(self.total)}"
-        yield f"{name}_count{tail} {running}"
+    def figures(self) -> Figures:
+        return [*self.counts, self.total]
 
 
 class _Child(Protocol):
-    def lines(self, name: str, labels: str) -> Iterator[str]: ...
+    def figures(self) -> Figures: ...
 
 
 C = TypeVar("C", bound=_Child)
@@ -75,8 +65,16 @@ C = TypeVar("C", bound=_Child)
 class _Series(Generic[C]):
     """All series of one name."""
 
+    bounds: tuple[float, ...] = ()
+
     def __init__(
-        self, name: str, kind: str, text: str, labels: tuple[str, ...], max_series: int
+        self,
+        name: str,
+        kind: Kind,
+        text: str,
+        labels: tuple[str, ...],
+        max_series: int,
+        combine: Combine = "sum",
     ) -> None:
         if _NAME.fullmatch(name) is None:
             raise ValueError(f"{name!r} is not a metric name")
@@ -84,6 +82,7 @@ class _Series(Generic[C]):
             if _LABEL.fullmatch(label) is None or label.startswith("__") or label == "le":
                 raise ValueError(f"{label!r} is not a label name")
         self.name, self.kind, self.text, self.label_names = name, kind, text, labels
+        self.combine = combine
         self._max_series = max_series
         self._children: dict[tuple[str, ...], C] = {}
 
@@ -107,14 +106,16 @@ class _Series(Generic[C]):
         """Forgets a series, if it exists; a child still held goes on counting for nobody."""
         self._children.pop(values, None)
 
-    def render(self) -> Iterator[str]:
-        yield f"# HELP {self.name} {_escape_help(self.text)}"
-        yield f"# TYPE {self.name} {self.kind}"
-        for values, child in sorted(self._children.items(), key=lambda item: item[0]):
-            pairs = zip(self.label_names, values, strict=True)
-            yield from child.lines(
-                self.name, ",".join(f'{name}="{_escape(value)}"' for name, value in pairs)
-            )
+    def tally(self) -> FamilyTally:
+        return FamilyTally(
+            name=self.name,
+            kind=self.kind,
+            text=self.text,
+            label_names=self.label_names,
+            combine=self.combine,
+            bounds=self.bounds,
+            series=[(values, child.figures()) for values, child in sorted(self._children.items())],
+        )
 
 
 class Family(_Series[Value]):
@@ -138,10 +139,10 @@ class HistogramFamily(_Series[Histogram]):
         if not bounds or list(bounds) != sorted(set(bounds)):
             raise ValueError(f"{name}: bucket bounds must rise")
         super().__init__(name, "histogram", text, labels, max_series)
-        self._bounds = bounds
+        self.bounds = bounds
 
     def _make(self) -> Histogram:
-        return Histogram(self._bounds)
+        return Histogram(self.bounds)
 
 
 class Metrics:
@@ -152,16 +153,25 @@ class Metrics:
         self._families: dict[str, Family | HistogramFamily] = {}
 
     def counter(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Family:
-        return self._value("counter", name, help, labels)
+        return self._value("counter", name, help, labels, "sum")
 
-    def gauge(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Family:
-        return self._value("gauge", name, help, labels)
+    def gauge(
+        self, name: str, help: str, labels: tuple[str, ...] = (), *, combine: Combine = "sum"
+    ) -> Family:
+        """``combine``: over worker processes. What is counted adds up; of a state, a time or a
+        lag the highest is shown."""
+        return self._value("gauge", name, help, labels, combine)
 
-    def _value(self, kind: str, name: str, text: str, labels: tuple[str, ...]) -> Family:
+    def _value(
+        self, kind: Kind, name: str, text: str, labels: tuple[str, ...], combine: Combine
+    ) -> Family:
         family = self._families.get(name)
         if family is None:
-            family = self._families[name] = Family(name, kind, text, labels, self._max_series)
-        if not isinstance(family, Family) or (family.kind, family.label_names) != (kind, labels):
+            family = Family(name, kind, text, labels, self._max_series, combine)
+            self._families[name] = family
+        if not isinstance(family, Family) or (
+            (family.kind, family.label_names, family.combine) != (kind, labels, combine)
+        ):
             raise ValueError(f"{name} exists with another type or other labels")
         return family
 
@@ -181,19 +191,11 @@ class Metrics:
             raise ValueError(f"{name} exists with another type or other labels")
         return family
 
-    def render(self) -> bytes:
-        """Text format 0.0.4: families by name, series by label values."""
+    def tally(self) -> Tally:
+        """Everything counted so far: families by name, series by label values."""
         families = sorted(self._families.values(), key=lambda family: family.name)
-        return "".join(f"{line}\n" for family in families for line in family.render()).encode()
+        return tuple(family.tally() for family in families)
 
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _escape_help(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n")
+    def render(self) -> bytes:
+        """Of this process alone."""
+        return render(self.tally())

@@ -3,38 +3,71 @@
 Immutable. A request takes one table at its arrival and keeps it, so that no request ever sees
 half of an old configuration and half of a new one. Everything that can be computed before the
 first request is computed here, and nothing of it is text that would be formatted later.
+
+A *cluster* is a set of endpoints that requests are balanced over: one service, or one subset of
+it, as seen by one caller, with what it fails over to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from proxy.model.endpoint import Catalogue, Endpoint
-from proxy.model.names import ServiceName, SpiffeId, server_name, spiffe_id
-from proxy.model.policy import Policy, Timeouts
-from proxy.model.settings import Address, Protocol, Settings, Upstream
+from proxy.model.names import ServiceName, SpiffeId, TrustDomain, server_name, spiffe_id
+from proxy.model.policy import Policy, ServicePolicy, Timeouts
+from proxy.model.resilience import RateLimit
+from proxy.model.settings import Address, Protocol, Settings, Upstream, Workload
 
 UpstreamKey = tuple[ServiceName, ServiceName, str, int]
-"""Caller, service, and the address listened on: one listener."""
+"""Caller, service, and the address listened on (empty and 0: none): one upstream."""
+
+ClusterKey = tuple[ServiceName, str]
+"""Service and subset (empty: the whole service); within one caller."""
+
+HOST_SUFFIX = ".mesh"
+"""``http://api.mesh/`` on the outbound port is the service ``api``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSpec:
+    """Where requests for one destination may go."""
+
+    service: ServiceName
+    subset: str
+    policy: ServicePolicy
+    """The destination's own: balancing, limits, outlier detection, health check."""
+    tiers: tuple[tuple[Endpoint, ...], ...]
+    """Endpoints in the order of failover, each tier sorted; the first is the destination."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}/{self.subset}" if self.subset else self.service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundRoute:
-    """From one local workload to one service, by the loopback port that the workload dials."""
+    """From one local workload to one service it declares."""
 
     caller: ServiceName
     service: ServiceName
     protocol: Protocol
-    listen: Address
+    listen: Address | None
     server_name: str
     caller_identity: SpiffeId
     expected_identity: SpiffeId
     """What the certificate of every endpoint must say before a byte is sent to it."""
-    timeouts: Timeouts
+    policy: ServicePolicy
+    clusters: Mapping[ClusterKey, ClusterSpec]
+    """Of the caller: shared by all of its routes. A destination that is not in here is one that
+    the caller does not declare."""
     endpoints: tuple[Endpoint, ...]
-    """Sorted, so that equal catalogues make equal tables."""
+    """Of the service itself. Sorted, so that equal catalogues make equal tables."""
     subject: str
     """``web -> api``: in front of every sentence about a request of this route."""
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self.policy.timeouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +82,25 @@ class InboundRoute:
     identity: SpiffeId
     allow: frozenset[ServiceName]
     timeouts: Timeouts
+    rate_limits: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRoutes:
+    """One caller's outbound port: who is meant by which Host."""
+
+    caller: ServiceName
+    listen: Address
+    hosts: Mapping[bytes, UpstreamKey]
+    """Lower case, without port: ``api``, ``api.mesh`` and ``api.<trust domain>``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteTable:
     outbound: Mapping[UpstreamKey, OutboundRoute]
     inbound: Mapping[ServiceName, InboundRoute]
+    hosts: Mapping[ServiceName, HostRoutes]
+    """By caller; only those with an outbound port."""
 
 
 def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> RouteTable:
@@ -62,7 +108,9 @@ def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> R
     domain = settings.trust_domain
     outbound: dict[UpstreamKey, OutboundRoute] = {}
     inbound: dict[ServiceName, InboundRoute] = {}
+    hosts: dict[ServiceName, HostRoutes] = {}
     for workload in settings.workloads:
+        own = policy.of(workload.service)
         inbound[workload.service] = InboundRoute(
             service=workload.service,
             version=workload.version,
@@ -71,10 +119,13 @@ def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> R
             server_name=server_name(domain, workload.service),
             identity=spiffe_id(domain, workload.service),
             allow=frozenset(workload.allow),
-            timeouts=policy.of(workload.service).timeouts,
+            timeouts=own.timeouts,
+            rate_limits=own.rate_limits,
+        )
+        clusters = MappingProxyType(
+            {(c.service, c.subset): c for c in _clusters(workload, policy, catalogue)}
         )
         for upstream in workload.upstreams:
-            known = catalogue.endpoints.get(upstream.service, ())
             outbound[upstream_key(workload.service, upstream)] = OutboundRoute(
                 caller=workload.service,
                 service=upstream.service,
@@ -83,15 +134,69 @@ def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> R
                 server_name=server_name(domain, upstream.service),
                 caller_identity=spiffe_id(domain, workload.service),
                 expected_identity=spiffe_id(domain, upstream.service),
-                timeouts=policy.of(upstream.service).timeouts,
-                endpoints=tuple(sorted(set(known), key=_order)),
+                policy=policy.of(upstream.service),
+                clusters=clusters,
+                endpoints=clusters[(upstream.service, "")].tiers[0],
                 subject=f"{workload.service} -> {upstream.service}",
             )
-    return RouteTable(outbound=MappingProxyType(outbound), inbound=MappingProxyType(inbound))
+        if workload.outbound is not None:
+            hosts[workload.service] = HostRoutes(
+                caller=workload.service,
+                listen=workload.outbound,
+                hosts=MappingProxyType(dict(_hosts(workload, domain))),
+            )
+    return RouteTable(
+        outbound=MappingProxyType(outbound),
+        inbound=MappingProxyType(inbound),
+        hosts=MappingProxyType(hosts),
+    )
 
 
 def upstream_key(caller: ServiceName, upstream: Upstream) -> UpstreamKey:
+    if upstream.listen is None:
+        return (caller, upstream.service, "", 0)
     return (caller, upstream.service, upstream.listen.host, upstream.listen.port)
+
+
+def _clusters(workload: Workload, policy: Policy, catalogue: Catalogue) -> Iterator[ClusterSpec]:
+    declared = {upstream.service for upstream in workload.upstreams}
+    for service in sorted(declared):
+        own = policy.of(service)
+        for subset in ("", *own.subsets):
+            tiers = [_endpoints(service, subset, policy, catalogue)]
+            for fallback in own.failover:
+                target = fallback.service or service
+                is_itself = (target, fallback.subset) == (service, subset)
+                if target not in declared or (is_itself and not fallback.datacenter):
+                    continue  # an undeclared one would refuse this caller
+                tiers.append(
+                    _endpoints(target, fallback.subset, policy, catalogue, fallback.datacenter)
+                )
+            yield ClusterSpec(service=service, subset=subset, policy=own, tiers=tuple(tiers))
+
+
+def _endpoints(
+    service: ServiceName,
+    subset: str,
+    policy: Policy,
+    catalogue: Catalogue,
+    datacenter: str = "",
+) -> tuple[Endpoint, ...]:
+    known = catalogue.elsewhere.get(datacenter, {}) if datacenter else catalogue.endpoints
+    found = set(known.get(service, ()))
+    if subset:
+        declared = policy.of(service).subsets.get(subset)
+        found = {each for each in found if declared and each.version == declared.version}
+    return tuple(sorted(found, key=_order))
+
+
+def _hosts(workload: Workload, domain: TrustDomain) -> Iterator[tuple[bytes, UpstreamKey]]:
+    for upstream in workload.upstreams:
+        if upstream.protocol == "http":
+            key = upstream_key(workload.service, upstream)
+            yield upstream.service.encode(), key
+            yield f"{upstream.service}{HOST_SUFFIX}".encode(), key
+            yield server_name(domain, upstream.service).encode(), key
 
 
 def _order(endpoint: Endpoint) -> tuple[str, str, int]:

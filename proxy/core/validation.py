@@ -4,9 +4,15 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from proxy.model.names import InvalidName, parse_host, parse_service, parse_trust_domain
-from proxy.model.settings import Address, HealthCheck, Settings
+from proxy.model.endpoint import MAX_WEIGHT
+from proxy.model.names import InvalidName, parse_host, parse_service, parse_trust_domain, parse_zone
+from proxy.model.settings import MAX_WORKERS, Address, Capacity, HealthCheck, Settings, Workload
 from proxy.model.violation import Violation
+
+CONNECTIONS = (1, 1_000_000)
+"""More than a million sockets do not fit into the memory of one host."""
+MEMORY_BYTES = (64 * 1024**2, 1024**4)
+"""A worker has half of the lower bound before its first request."""
 
 
 def validate(settings: Settings) -> tuple[Violation, ...]:
@@ -51,16 +57,52 @@ def _violations(settings: Settings) -> Iterator[Violation]:
             yield Violation(path=path, message=f"{value!r} is not an absolute path")
     if not 0 <= settings.drain_s <= 3600:
         yield Violation(path="$.drain_s", message=f"{settings.drain_s} is not within 0 to 3600")
+    if settings.zone:
+        yield from _name("$.zone", settings.zone, parse_zone)
+    if not 0 <= settings.workers <= MAX_WORKERS:
+        yield Violation(
+            path="$.workers",
+            message=f"{settings.workers} is not within 0 to {MAX_WORKERS}",
+            hint="0 is as many as there are cores",
+        )
+    yield from _capacity(settings.capacity)
     yield from _workloads(settings)
 
 
+def _capacity(capacity: Capacity) -> Iterator[Violation]:
+    for field, value, (least, most) in (
+        ("connections", capacity.connections, CONNECTIONS),
+        ("memory_bytes", capacity.memory_bytes, MEMORY_BYTES),
+    ):
+        if not least <= value <= most:
+            yield Violation(
+                path=f"$.capacity.{field}", message=f"{value} is not within {least} to {most}"
+            )
+
+
+class _Listens:
+    """Which addresses are listened on. One on all addresses of the host meets every other with its
+    port; with several workers the kernel would share it out between the two without a word."""
+
+    def __init__(self) -> None:
+        self._taken: dict[int, list[tuple[str, str]]] = {}
+
+    def take(self, path: str, address: Address) -> Iterator[Violation]:
+        on_port = self._taken.setdefault(address.port, [])
+        for host, other in on_port:
+            if host == address.host:
+                yield Violation(path=path, message=f"is the same address as {other}")
+                return
+            if _is_unspecified(host) or _is_unspecified(address.host):
+                yield Violation(path=path, message=f"is within the address of {other}")
+                return
+        on_port.append((address.host, path))
+
+
 def _workloads(settings: Settings) -> Iterator[Violation]:
-    listens = {
-        (settings.admin.host, settings.admin.port): "$.admin",
-        (settings.inbound.host, settings.inbound.port): "$.inbound",
-    }
-    if len(listens) == 1:
-        yield Violation(path="$.inbound", message="is the same address as $.admin")
+    listens = _Listens()
+    yield from listens.take("$.admin", settings.admin)
+    yield from listens.take("$.inbound", settings.inbound)
     services: dict[str, str] = {}
     for i, workload in enumerate(settings.workloads):
         at = f"$.workloads[{i}]"
@@ -72,14 +114,31 @@ def _workloads(settings: Settings) -> Iterator[Violation]:
         yield from _health(f"{at}.health", workload.health)
         for j, caller in enumerate(workload.allow):
             yield from _name(f"{at}.allow[{j}]", caller, parse_service)
-        for j, upstream in enumerate(workload.upstreams):
-            here = f"{at}.upstreams[{j}]"
-            yield from _name(f"{here}.service", upstream.service, parse_service)
+        if not 0 <= workload.weight <= MAX_WEIGHT:
+            yield Violation(
+                path=f"{at}.weight", message=f"{workload.weight} is not within 0 to {MAX_WEIGHT}"
+            )
+        yield from _ways_out(at, workload, listens)
+
+
+def _ways_out(at: str, workload: Workload, listens: _Listens) -> Iterator[Violation]:
+    for j, upstream in enumerate(workload.upstreams):
+        here = f"{at}.upstreams[{j}]"
+        yield from _name(f"{here}.service", upstream.service, parse_service)
+        if upstream.listen is not None:
             yield from _address(f"{here}.listen", upstream.listen)
-            key = (upstream.listen.host, upstream.listen.port)
-            taken = listens.setdefault(key, f"{here}.listen")
-            if taken != f"{here}.listen":
-                yield Violation(path=f"{here}.listen", message=f"is the same address as {taken}")
+            yield from listens.take(f"{here}.listen", upstream.listen)
+    if workload.outbound is not None:
+        here = f"{at}.outbound"
+        yield from _address(here, workload.outbound)
+        if not _is_loopback(workload.outbound.host):
+            # Whoever reaches it speaks with the workload's identity.
+            yield Violation(
+                path=f"{here}.host",
+                message=f"{workload.outbound.host!r} is not a loopback address",
+                hint="use 127.0.0.1 or ::1",
+            )
+        yield from listens.take(here, workload.outbound)
 
 
 def _name(path: str, value: str, parse: Callable[[str], object]) -> Iterator[Violation]:
@@ -116,6 +175,13 @@ def _health(path: str, check: HealthCheck) -> Iterator[Violation]:
             message=f"{check.path!r} is not a path",
             hint="start with '/', printable ASCII, no spaces",
         )
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,7 +2,8 @@
 
 Protocol callbacks only. A request becomes an Exchange once its head is complete; what a client
 has pipelined behind it waits, up to a limit, until the response has ended. Invalid requests are
-answered 400 and the connection is closed: after a framing error nothing on it can be trusted.
+answered 4xx and the connection is closed: after a framing error nothing on it can be trusted.
+A client that keeps the proxy waiting is closed (docs/decisions/0008).
 """
 
 import asyncio
@@ -16,20 +17,24 @@ from proxy.http.exchange import Exchange, Handler
 from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
+from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, untaken_bytes
 from proxy.http.reply import make_reply
 from proxy.model.flags import Flag
 
-HEAD_TIMEOUT_S = 15.0
-"""For a request's head, from its first byte."""
 LINGER_S = 2.0
 """How long a closed connection is still read, so that the last response is not lost to a
 reset (RFC 9112, section 9.6)."""
 WRITE_HIGH_BYTES = 64 * 1024
 _PIPELINE_BYTES = 64 * 1024
+_HELD_BODY_BYTES = 16 * 1024
+"""A body of at most this length goes upstream in one piece: whoever sends it slowly then holds
+no connection there."""
 _LINGER_BYTES = 1024 * 1024
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _NO_TRAILERS: list[bytes] = []
+_STATUS_OF = {"timeout": 408, "too_large": 431}
+"""Of a refusal, by its reason; any other is 400."""
 
 
 class Wire(Protocol):
@@ -56,12 +61,14 @@ class DownstreamConnection(asyncio.Protocol):
         "_has_ended",
         "_head",
         "_held",
+        "_is_body_held",
         "_is_body_open",
         "_is_body_paused",
         "_is_chunking",
         "_is_closing",
         "_is_input_paused",
         "_is_keep",
+        "_is_paced",
         "_is_pumping",
         "_is_write_paused",
         "_ledger",
@@ -69,6 +76,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_lingered_bytes",
         "_scanned",
         "_since",
+        "_taken",
         "_transport",
     )
 
@@ -83,6 +91,8 @@ class DownstreamConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._head: RequestHead | None = None
         self._is_body_open = False
+        self._is_body_held = False
+        """A part of it is here, and nothing is dispatched until the whole is."""
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
         self._is_keep = True
@@ -96,9 +106,13 @@ class DownstreamConnection(asyncio.Protocol):
         self._is_body_paused = False
         """By the current request's upstream."""
         self._is_write_paused = False
+        self._is_paced = False
+        """Owes a request's body, and nobody but the client is waited for."""
         self._lingered_bytes = 0
         self._since = ledger.now
-        """Idle, reading a head or lingering since then."""
+        """Idle, reading a head, reading a body, not being read from, or lingering since then."""
+        self._taken = -1
+        """Since ``_since``: bytes of a body; or, while not being read from, what was untaken."""
 
     # The connection
 
@@ -125,6 +139,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
+        self._since = self._ledger.now
+        self._taken = -1
         if self._exchange is not None:
             self._exchange.downstream_is_full(True)
 
@@ -137,24 +153,46 @@ class DownstreamConnection(asyncio.Protocol):
             self._pump()
 
     def sweep(self, now: float) -> None:
-        if self._exchange is not None:
-            return
         waited = now - self._since
-        if self._is_closing:
-            unsent = self._transport.get_write_buffer_size()
-            if unsent != self._left:  # the last response is still on its way: that is no linger
-                self._left = unsent
-                self._since = now
-            elif waited > (self._handler.timeouts.stream_idle_s if unsent else LINGER_S):
-                self._transport.abort()
-        elif self._is_write_paused:
-            if waited > self._handler.timeouts.stream_idle_s:
-                self._transport.abort()
+        if self._is_write_paused or self._is_closing:
+            self._sweep_output(now)
+        elif self._exchange is not None:
+            if self._is_paced and not self._is_body_paused:
+                self._sweep_body(now)
         elif self._held:
-            if waited > HEAD_TIMEOUT_S:
-                self._refuse("timeout", "the head was not complete in 15 s")
+            if waited > PATIENCE_S:
+                self._refuse("timeout", f"the head was not complete in {PATIENCE_S:g} s")
+        elif self._transport.get_write_buffer_size():
+            self._sweep_output(now)
         elif waited > self._handler.timeouts.connection_idle_s:
             self._transport.close()
+
+    def _sweep_body(self, now: float) -> None:
+        assert self._head is not None
+        if self._head.is_expecting and not self._taken:
+            self._since = now  # whoever should say 100 is waited for, not the client
+        elif now - self._since > PATIENCE_S + self._taken / MIN_BYTES_PER_S:
+            self._refuse_body("timeout", f"the body came below {MIN_BYTES_PER_S} bytes/s")
+
+    def _sweep_output(self, now: float) -> None:
+        """Nothing more is written until the client has taken what there is, or some of it."""
+        waited = now - self._since
+        untaken = untaken_bytes(self._transport)
+        if not untaken:
+            if self._taken > 0:  # the last response has only now gone
+                self._taken = -1
+                self._since = now
+            elif self._is_closing and waited > LINGER_S:
+                self._transport.abort()
+            return
+        if self._taken < untaken:  # the first look, or a piece more was written after the last
+            self._taken = untaken
+        elif self._taken - untaken >= PATIENCE_S * MIN_BYTES_PER_S:
+            self._taken = untaken
+            self._since = now
+        elif waited > PATIENCE_S:
+            self._log_refusal("slow_reader", f"took below {MIN_BYTES_PER_S} bytes/s")
+            self._reset()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -249,6 +287,13 @@ class DownstreamConnection(asyncio.Protocol):
             self._decoder = ChunkedDecoder()
         else:
             self._left = length
+        self._taken = 0
+        self._since = self._ledger.now
+        self._is_paced = True
+        if len(self._held) < length <= _HELD_BODY_BYTES and not head.is_expecting:
+            self._is_body_held = True
+            self._taken = len(self._held)
+            return False
         self._read_body(is_first=True)
         return True
 
@@ -256,23 +301,28 @@ class DownstreamConnection(asyncio.Protocol):
         self._is_keep = False
         is_connect = exchange.head.method == b"CONNECT"
         what = "CONNECT" if is_connect else "changing the protocol by Upgrade"
-        self._ledger.protocol_error("upgrade")
+        self._log_refusal("upgrade", what)
         exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, f"{what} is not supported", 501)
 
     def _read_body(self, is_first: bool = False) -> None:
         exchange = self._exchange
         assert exchange is not None
         held = self._held
+        if self._is_body_held:
+            if len(held) < self._left:
+                self._taken = len(held)
+                return
+            self._is_body_held = False
+            is_first = True
+        if held:
+            self._taken += len(held)
         trailers = _NO_TRAILERS
         decoder = self._decoder
         if decoder is not None:
             try:
                 data, is_end, self._held = decoder.feed(held)
             except ProtocolError as error:
-                self._ledger.protocol_error(error.reason)
-                self._held = b""
-                self._is_keep = False
-                exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, str(error))
+                self._refuse_body(error.reason, str(error))
                 return
             if is_end:
                 self._decoder = None
@@ -288,7 +338,8 @@ class DownstreamConnection(asyncio.Protocol):
             self._left = left = left - len(data)
             is_end = left == 0
         if is_end:
-            self._is_body_open = False
+            self._is_body_open = self._is_paced = False
+            self._taken = -1
         if is_first:
             exchange.begin(data, is_end, trailers)
         elif data or is_end:
@@ -302,19 +353,45 @@ class DownstreamConnection(asyncio.Protocol):
     def resume_request(self) -> None:
         if self._is_body_paused and not self._is_closing:
             self._is_body_paused = False
+            self._since = self._ledger.now
+            self._taken = 0
             if not self._is_input_paused:
                 self._transport.resume_reading()
 
     def _refuse(self, reason: str, detail: str) -> None:
         """A request that never became an exchange."""
-        self._ledger.protocol_error(reason)
+        self._log_refusal(reason, detail)
         self._head = None
         self._held = b""
         self._is_keep = False
-        head, body = make_reply(self._handler.subject, Flag.DOWNSTREAM_PROTOCOL_ERROR, detail)
+        flag = Flag.DOWNSTREAM_PROTOCOL_ERROR
+        status = _STATUS_OF.get(reason, 0)
+        head, body = make_reply(self._handler.subject, flag, detail, status)
         self.respond(head, body, True)
 
+    def _refuse_body(self, reason: str, detail: str) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._log_refusal(reason, detail)
+        self._held = b""
+        self._is_keep = False
+        self._is_paced = self._is_body_held = False
+        exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, detail, _STATUS_OF.get(reason, 0))
+
+    def _log_refusal(self, reason: str, detail: str) -> None:
+        self._ledger.refused(
+            reason,
+            detail,
+            self._handler.subject,
+            self._transport.get_extra_info("peername"),
+            self._transport.get_extra_info("sockname"),
+        )
+
     # Responses
+
+    def client(self) -> bytes:
+        peer = self._transport.get_extra_info("peername")
+        return peer[0].encode() if peer else b""
 
     def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
         request = self._head
@@ -343,6 +420,8 @@ class DownstreamConnection(asyncio.Protocol):
         )
         if is_end:
             self._end_response()
+        else:
+            self._is_paced = False  # what is still owed of a body, whoever answers has accepted
 
     def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         if self._is_chunking:
@@ -357,15 +436,26 @@ class DownstreamConnection(asyncio.Protocol):
 
     def inform(self, head: ResponseHead) -> None:
         if self._head is not None and not self._head.is_old:
+            if self._head.is_expecting:
+                self._head.is_expecting = False
+                self._since = self._ledger.now
             block = b"".join([line + b"\r\n" for line in head.lines])
             self._transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, block))
 
     def abandon(self) -> None:
         self._exchange = None
         self._is_closing = True
+        # A client that reads until the end would take an orderly end for a whole response, and
+        # one that does not read would not learn of it while its window is shut.
+        if self._is_write_paused or (self._head is not None and self._head.is_old):
+            self._reset()
+        else:
+            self._transport.abort()
+
+    def _reset(self) -> None:
+        """Ends the connection, and lets the kernel forget what it still holds for the client."""
         sock = self._transport.get_extra_info("socket")
-        if sock is not None and self._head is not None and self._head.is_old:
-            # A client that reads until the end would take an orderly end for a whole response.
+        if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
@@ -383,11 +473,12 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._is_closing = True
+        self._is_paced = False
         self._held = b""
         self._since = self._ledger.now
+        self._taken = -1
         if self._has_ended:  # then nothing can arrive that would turn a close into a reset
             self._transport.close()
             return
-        self._left = 0
         self._transport.write_eof()
         self._transport.resume_reading()

@@ -14,15 +14,27 @@ another endpoint: the head, the body so far (up to a limit), and what has been t
 Who to send to is the handler's business; the handler is told when the exchange is over.
 """
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from proxy.core.retry import BODY_LIMIT_BYTES, NEVER_REACHED, Failure, Verdict, decide
+from proxy.core.retry import (
+    NEVER_REACHED,
+    CompiledRetries,
+    Failure,
+    Verdict,
+    decide,
+    decide_status,
+    is_exhausted,
+)
 from proxy.http.head import RequestHead, ResponseHead
 from proxy.http.ledger import Ledger
 from proxy.http.reply import make_reply
-from proxy.model.flags import Flag
+from proxy.model.flags import SENTENCE, STATUS, Flag
 from proxy.model.policy import Timeouts
+
+UNSENT_BYTES = 64 * 1024
+"""Of a request's body that wait for a connection before the client is asked to pause."""
 
 
 class Downstream(Protocol):
@@ -38,6 +50,8 @@ class Downstream(Protocol):
 
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
+    def client(self) -> bytes:
+        """Who asks, as far as the connection says: for hashing by source."""
 
 
 class Upstream(Protocol):
@@ -69,8 +83,9 @@ class Handler(Protocol):
     def dispatch(self, exchange: "Exchange") -> None:
         """Ends, now or later, in ``attach``, ``upstream_failed`` or ``refuse``."""
 
-    def retry(self, exchange: "Exchange", verdict: Verdict) -> bool:
-        """Dispatches once more, or does nothing and returns False: nowhere left to try."""
+    def retry(self, exchange: "Exchange", failure: Failure | None, verdict: Verdict) -> bool:
+        """Dispatches once more, now or later, or does nothing and returns False: nowhere left
+        to try, or not allowed to. ``failure`` None: because of the answer's status."""
 
     def finished(self, exchange: "Exchange") -> None: ...
 
@@ -80,7 +95,10 @@ _FLAG_OF = {
     Failure.RESET: Flag.UPSTREAM_RESET,
     Failure.PROTOCOL: Flag.UPSTREAM_PROTOCOL_ERROR,
     Failure.TIMEOUT: Flag.UPSTREAM_TIMEOUT,
+    Failure.PER_TRY_TIMEOUT: Flag.UPSTREAM_TIMEOUT,
 }
+_REPEATED = frozenset((Failure.RESET, Failure.PER_TRY_TIMEOUT))
+"""Where "tried and failed again" says more than the last failure alone."""
 
 
 class Exchange:
@@ -96,18 +114,25 @@ class Exchange:
         "_touched",
         "_up",
         "body_bytes",
+        "change_response",
         "flag",
         "handler",
         "head",
+        "headed",
         "is_finished",
         "is_request_done",
-        "plan",
+        "key",
+        "mirror",
+        "request_s",
+        "retries",
+        "rule",
         "started",
         "status",
         "target",
         "timeouts",
         "trailers",
         "tried",
+        "tried_at",
         "tries",
     )
 
@@ -119,7 +144,11 @@ class Exchange:
         self._ledger = ledger
         self.head = head
         self.handler = handler
-        self.timeouts = handler.timeouts
+        timeouts = self.timeouts = handler.timeouts
+        self.request_s = timeouts.request_s
+        """Of the timeouts, or less if the caller has less left."""
+        self.retries: CompiledRetries | None = None
+        """Set by the handler as it dispatches; None: never repeated."""
         self._body: list[bytes] | None = None
         """What was received, from the first byte; None once it cannot be replayed."""
         self.body_bytes = 0
@@ -129,16 +158,25 @@ class Exchange:
         self._has_begun = False
         """A part of the response went downstream."""
         self.is_finished = False
-        self.plan: object = None
-        """The handler's own: the routes and endpoints as they were at arrival."""
+        self.key = 0
+        """Requests with the same one belong to the same endpoint, where balancing hashes."""
+        self.rule: object = None
+        """The handler's own: what the request's route says."""
         self.target: object = None
         """The handler's own: the endpoint of the current try."""
         self.tried: tuple[object, ...] = ()
+        self.change_response: Callable[[list[bytes]], list[bytes]] | None = None
+        """Applied to the lines of the answer that goes downstream."""
+        self.mirror: Exchange | None = None
+        """Gets a copy of the body."""
+        self.headed = 0.0
+        """When the answer's head arrived, if the body did not come with it; 0: not."""
         self.tries = 0
         """Counted by the handler, as it dispatches."""
         self.status = 0
         self.flag = ""
-        self.started = ledger.now = self._touched = self._request_ended = monotonic()
+        self.started = self.tried_at = self._touched = self._request_ended = monotonic()
+        ledger.now = self.started
 
     # From downstream
 
@@ -161,15 +199,28 @@ class Exchange:
             self.trailers = trailers
         up = self._up
         if self._body is not None:
-            if up is not None and self.body_bytes > BODY_LIMIT_BYTES:
+            if up is not None and self.body_bytes > self._kept_bytes:
                 self._body = None
             elif data:
                 self._body.append(data)
+        if self.mirror is not None:
+            self.mirror.request_data(data, is_end, trailers)
         if up is not None:
             up.send_data(data, is_end, trailers)
-        elif self.body_bytes > BODY_LIMIT_BYTES and not self._is_request_paused:
+        elif self.body_bytes > UNSENT_BYTES and not self._is_request_paused:
             self._is_request_paused = True
             self._down.pause_request()
+
+    @property
+    def _kept_bytes(self) -> int:
+        return self.retries.body_limit_bytes if self.retries is not None else 0
+
+    def client(self) -> bytes:
+        return self._down.client()
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._ledger
 
     def downstream_gone(self) -> None:
         if not self.is_finished:
@@ -190,10 +241,10 @@ class Exchange:
     def attach(self, up: Upstream) -> None:
         """Sends the request on ``up``, which is connected."""
         self._up = up
-        self._touched = self._ledger.now
+        self._touched = self.tried_at = self._ledger.now
         was_paused, self._is_request_paused = self._is_request_paused, False
         up.send(self)
-        if self.body_bytes > BODY_LIMIT_BYTES:
+        if self.body_bytes and self.body_bytes > self._kept_bytes:
             self._body = None
         if was_paused and not self._is_request_paused:
             self._down.resume_request()
@@ -202,7 +253,9 @@ class Exchange:
         """All that has been received of the body."""
         return b"".join(self._body) if self._body else b""
 
-    def refuse(self, flag: Flag, detail: str = "", status: int = 0) -> None:
+    def refuse(
+        self, flag: Flag, detail: str = "", status: int = 0, lines: tuple[bytes, ...] = ()
+    ) -> None:
         """The proxy answers by itself; a response that has begun is cut off instead."""
         if self.is_finished:
             return
@@ -213,8 +266,15 @@ class Exchange:
             self._down.abandon()
             return
         head, body = make_reply(self.handler.subject, flag, detail, status)
+        head.lines.extend(lines)
+        self.answer(head, body)
+
+    def answer(self, head: ResponseHead, body: bytes) -> None:
+        """An answer of the proxy's own making, instead of an upstream's."""
         self.status = head.status
         self._finish()
+        if self.change_response is not None:
+            head.lines = self.change_response(head.lines)
         self._down.respond(head, b"" if self.head.method == b"HEAD" else body, True)
 
     # From upstream
@@ -227,14 +287,19 @@ class Exchange:
                 return
             else:
                 self.flag = head.flag.decode("latin-1")
-        self.status = head.status
+        status = head.status
+        if status >= 400 and self.retries is not None and self._is_status_retried(status, is_end):
+            return
+        self.status = status
         self._has_begun = True
         self._body = None
         if is_end:
             self._up = None
             self._finish()
         else:
-            self._touched = self._ledger.now
+            self._touched = self.headed = monotonic()
+        if self.change_response is not None:
+            head.lines = self.change_response(head.lines)
         self._down.respond(head, data, is_end)
 
     def response_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
@@ -256,16 +321,24 @@ class Exchange:
         if self.is_finished:
             return
         self._up = None
-        verdict = decide(
-            failure,
-            method=self.head.method,
-            tries=self.tries,
-            is_reused=is_reused,
-            is_replayable=self._body is not None,
-            has_begun=has_begun or self._has_begun,
-        )
-        if verdict is Verdict.GIVE_UP or not self.handler.retry(self, verdict):
-            self.refuse(_FLAG_OF[failure], detail)
+        flag = _FLAG_OF[failure]
+        if self.retries is not None:
+            verdict = decide(
+                self.retries,
+                failure,
+                method=self.head.method,
+                tries=self.tries,
+                is_reused=is_reused,
+                is_replayable=self._body is not None,
+                has_begun=has_begun or self._has_begun,
+            )
+            if verdict is not Verdict.GIVE_UP and self.handler.retry(self, failure, verdict):
+                return
+            if self.tries > 1 and failure in _REPEATED:
+                more = f"{SENTENCE[flag]}, in {self.tries} tries"
+                self.refuse(Flag.RETRY_LIMIT, f"{more}: {detail}" if detail else more, STATUS[flag])
+                return
+        self.refuse(flag, detail)
 
     def upstream_is_full(self, is_full: bool) -> None:
         self._touched = self._ledger.now
@@ -279,14 +352,31 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         timeouts = self.timeouts
-        if (
-            self.is_request_done
-            and timeouts.request_s
-            and now - self._request_ended > timeouts.request_s
-        ):
-            self.refuse(Flag.UPSTREAM_TIMEOUT, f"waited {timeouts.request_s:g} s")
-        elif now - self._touched > timeouts.stream_idle_s:
+        if self.is_request_done:
+            if self.request_s and now - self._request_ended > self.request_s:
+                self.refuse(Flag.UPSTREAM_TIMEOUT, f"waited {self.request_s:g} s")
+                return
+            if (
+                timeouts.per_try_s
+                and not self._has_begun
+                and self._up is not None
+                and now - max(self._request_ended, self.tried_at) > timeouts.per_try_s
+            ):
+                self._drop_upstream()
+                self.upstream_failed(
+                    Failure.PER_TRY_TIMEOUT, f"waited {timeouts.per_try_s:g} s for an answer"
+                )
+                return
+        if now - self._touched > timeouts.stream_idle_s:
             self.refuse(Flag.STREAM_IDLE, f"waited {timeouts.stream_idle_s:g} s")
+
+    def left_s(self) -> float:
+        """Until the request's deadline; 0: there is none."""
+        if not self.request_s:
+            return 0.0
+        if not self.is_request_done:
+            return self.request_s
+        return max(0.001, self._request_ended + self.request_s - self._ledger.now)
 
     def abort(self) -> None:
         """The proxy stops."""
@@ -296,9 +386,10 @@ class Exchange:
 
     def _is_retried_elsewhere(self, head: ResponseHead, is_end: bool) -> bool:
         """Whether the peer's proxy refused the request and another endpoint has it now."""
-        if head.status != 503 or head.flag not in NEVER_REACHED:
+        if head.status != 503 or head.flag not in NEVER_REACHED or self.retries is None:
             return False
         verdict = decide(
+            self.retries,
             Failure.REFUSED_BY_PEER,
             method=self.head.method,
             tries=self.tries,
@@ -306,10 +397,32 @@ class Exchange:
             is_replayable=self._body is not None,
             has_begun=self._has_begun,
         )
+        return self._is_taken_over(Failure.REFUSED_BY_PEER, verdict, is_end)
+
+    def _is_status_retried(self, status: int, is_end: bool) -> bool:
+        """Whether the answer is thrown away, because policy asks for another one."""
+        assert self.retries is not None
+        if not self.retries.may_retry_status:
+            return False
+        verdict = decide_status(
+            self.retries,
+            status,
+            method=self.head.method,
+            tries=self.tries,
+            is_replayable=self._body is not None,
+        )
+        self.status = status
+        if self._is_taken_over(None, verdict, is_end):
+            return True
+        if is_exhausted(self.retries, status, method=self.head.method, tries=self.tries):
+            self.flag = Flag.RETRY_LIMIT.value
+        return False
+
+    def _is_taken_over(self, failure: Failure | None, verdict: Verdict, is_end: bool) -> bool:
         if verdict is Verdict.GIVE_UP:
             return False
         up, self._up = self._up, None
-        if not self.handler.retry(self, verdict):
+        if not self.handler.retry(self, failure, verdict):
             self._up = up
             return False
         if up is not None and not is_end:
@@ -325,4 +438,6 @@ class Exchange:
         self.is_finished = True
         self._body = None
         self._ledger.exchanges.discard(self)
+        if self.mirror is not None and not self.is_request_done:
+            self.mirror.downstream_gone()
         self.handler.finished(self)

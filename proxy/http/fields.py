@@ -17,6 +17,9 @@ MAX_FIELDS: Final = 100
 MAX_HEAD_BYTES: Final = 60 * 1024
 """Envoy's limits."""
 
+MAX_LENGTH_DIGITS: Final = 18
+"""Of a body's length: fits a signed 64-bit integer."""
+
 _MEMO_LINES = 2048
 _MEMO_LINE_BYTES = 128
 _memo: dict[bytes, "bytes | Special"] = {}
@@ -46,6 +49,8 @@ REQUEST_ID: Final = 9
 IDENTITY: Final = 10
 """Says who somebody is, or what the mesh thinks: only the mesh may write it; dropped."""
 FLAG: Final = 11
+TRACE: Final = 12
+DEADLINE: Final = 13
 
 _KINDS: dict[bytes, int] = {
     b"host": HOST,
@@ -61,6 +66,8 @@ _KINDS: dict[bytes, int] = {
     b"x-request-id": REQUEST_ID,
     b"x-forwarded-client-cert": IDENTITY,
     b"x-mesh-flag": FLAG,
+    b"traceparent": TRACE,
+    b"x-mesh-timeout-ms": DEADLINE,
 }
 
 # Different in each request, or secret: not worth, or not right, to remember.
@@ -123,8 +130,10 @@ def parse_field(raw: bytes) -> bytes | Special:
     name, value = match.groups()
     name = name.lower()
     value = value.strip(b" \t")
-    line = name + b": " + value
     kind = _KINDS.get(name) or _kind_of_lookalike(name)
+    if kind == LENGTH and value.isdigit() and len(value) <= MAX_LENGTH_DIGITS:
+        value = b"%d" % int(value)  # zeros in front mean octal to some
+    line = name + b": " + value
     field: bytes | Special = line if kind == 0 else Special(kind, value, line)
     if len(raw) <= _MEMO_LINE_BYTES and name not in _NOT_REMEMBERED:
         if len(_memo) >= _MEMO_LINES:

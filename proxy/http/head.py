@@ -5,7 +5,8 @@ the authority and the framing apart from each other.
 
 Refused, as request smuggling lives of it: a length together with an encoding, two lengths, a
 length that is not digits, an encoding other than exactly ``chunked``, none or two Host fields,
-a target with a fragment, control characters or bytes above ASCII.
+a target with a fragment, a method that others do not know, control characters or bytes above
+ASCII.
 """
 
 import re
@@ -13,14 +14,17 @@ from typing import Final
 
 from proxy.http.fields import (
     CONNECTION,
+    DEADLINE,
     ENCODING,
     EXPECT,
     FLAG,
     HOST,
     LENGTH,
     MAX_FIELDS,
+    MAX_LENGTH_DIGITS,
     REQUEST_ID,
     TE,
+    TRACE,
     UPGRADE,
     ProtocolError,
     Special,
@@ -37,7 +41,15 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
+
+_METHODS = frozenset(
+    b"ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY "
+    b"MKCALENDAR MKCOL MOVE NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND "
+    b"REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
+)
+"""What llhttp knows. What is left of a body that was read too short makes a method too: `xGET`
+(docs/decisions/0009)."""
 
 _STARTS_KEPT = 1024
 _START_BYTES = 256
@@ -51,6 +63,7 @@ class RequestHead:
     __slots__ = (
         "authority",
         "has_request_id",
+        "has_trace",
         "is_expecting",
         "is_keep_alive",
         "is_old",
@@ -58,6 +71,7 @@ class RequestHead:
         "lines",
         "method",
         "target",
+        "timeout_ms",
         "upgrade",
     )
 
@@ -74,6 +88,10 @@ class RequestHead:
         self.lines: list[bytes] = []
         """Canonical, end to end, without host and transfer-encoding."""
         self.has_request_id = False
+        self.has_trace = False
+        """Carries a W3C ``traceparent``."""
+        self.timeout_ms = b""
+        """``x-mesh-timeout-ms`` as it came; not among the lines, as each hop writes its own."""
         self.is_expecting = False
         """Waits for a 100 before it sends its body."""
         self.upgrade = b""
@@ -132,11 +150,18 @@ def parse_request(block: bytes) -> RequestHead:
             hosts += 1
             if head.authority is None:
                 head.authority = field.value
+            elif _AUTHORITY.fullmatch(field.value) is None:  # the target's is the one to use
+                raise ProtocolError("host", "the host field is not a host")
         elif kind == CONNECTION:
             connection = connection + b"," + field.value if connection else field.value
         elif kind == REQUEST_ID:
             head.has_request_id = True
             append(field.line)
+        elif kind == TRACE:
+            head.has_trace = True
+            append(field.line)
+        elif kind == DEADLINE:
+            head.timeout_ms = field.value
         elif kind == LENGTH:
             if length is not None:
                 raise ProtocolError("length", "more than one content-length")
@@ -198,7 +223,7 @@ def parse_response(block: bytes, method: bytes) -> ResponseHead:
             if encoding is not None:
                 raise ProtocolError("encoding", "more than one transfer-encoding")
             encoding = field.value
-        elif kind in (REQUEST_ID, HOST, EXPECT):
+        elif kind in (REQUEST_ID, TRACE, HOST, EXPECT):
             append(field.line)
         elif kind == FLAG:
             head.flag = field.value
@@ -255,6 +280,8 @@ def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bool]:
     if match is None:
         raise ProtocolError("start_line", "the request line is malformed")
     method, target, minor = match.groups()
+    if method not in _METHODS:
+        raise ProtocolError("method", "the method is not a known one")
     authority: bytes | None = None
     if b"#" in target:
         raise ProtocolError("target", "the request target has a fragment")

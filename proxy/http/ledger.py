@@ -2,11 +2,22 @@
 
 Timers per request cost more than the requests' own parsing. So nothing arms a timer: whoever
 can time out is in one of these sets and is asked, a few times a second, by one sweeper.
+
+What is not valid HTTP is counted and logged here, one line each up to a rate: the peer chooses
+how often it happens, so it may not choose how much is written.
 """
 
+import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
+
+from proxy.core.backoff import TokenBucket
+
+LOGGED_PER_S: Final = 10
+LOGGED_AT_ONCE: Final = 100
+
+_log = logging.getLogger(__name__)
 
 
 class Swept(Protocol):
@@ -22,31 +33,96 @@ class Idler(Swept, Protocol):
         """Closes gracefully unless a request is in flight; then after its response."""
 
 
+def _uncounted(_reason: str) -> None:
+    pass
+
+
 class Ledger:
     """One side: inbound or outbound."""
 
     __slots__ = (
+        "_bucket",
+        "_count_refusal",
+        "_count_upstream_error",
+        "_unlogged",
         "connections",
         "exchanges",
         "is_draining",
+        "is_out_of_memory",
         "max_connections",
         "now",
-        "protocol_error",
     )
 
-    def __init__(self, max_connections: int, protocol_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        max_connections: int,
+        count_refusal: Callable[[str], None],
+        count_upstream_error: Callable[[str], None] = _uncounted,
+    ) -> None:
+        """The callables count by reason, which is from a small set."""
         self.now = monotonic()
         """As of the last sweep or request: at most a tenth of a second old."""
         self.is_draining = False
         """Responses ask for the connection to be closed."""
+        self.is_out_of_memory = False
+        """New requests are refused."""
         self.max_connections = max_connections
         self.connections: set[Idler] = set()
         self.exchanges: set[Swept] = set()
         """Requests and TCP sessions in flight."""
-        self.protocol_error = protocol_error
-        """Counts an invalid request by its reason."""
+        self._count_refusal = count_refusal
+        self._count_upstream_error = count_upstream_error
+        self._bucket = TokenBucket(rate=LOGGED_PER_S, burst=LOGGED_AT_ONCE)
+        self._unlogged = 0
 
     @property
     def is_full(self) -> bool:
         """No room for one more connection."""
         return len(self.connections) >= self.max_connections
+
+    def refused(
+        self, reason: str, detail: str, subject: str, peer: object, listener: object
+    ) -> None:
+        """A client's request was not valid HTTP, or too slow; ``peer`` and ``listener`` are
+        socket addresses."""
+        self._count_refusal(reason)
+        if self._is_logged():
+            _log.warning(
+                "request refused: %s",
+                reason,
+                extra=self._fields(reason, detail, subject, peer) | {"listener": _text(listener)},
+            )
+
+    def upstream_error(
+        self, reason: str, detail: str, subject: str = "", peer: object = None
+    ) -> None:
+        """A server's response was not valid HTTP; ``peer`` is its socket address."""
+        self._count_upstream_error(reason)
+        if self._is_logged():
+            _log.warning(
+                "response refused: %s", reason, extra=self._fields(reason, detail, subject, peer)
+            )
+
+    def _is_logged(self) -> bool:
+        if self._bucket.try_take(self.now):
+            return True
+        self._unlogged += 1
+        return False
+
+    def _fields(self, reason: str, detail: str, subject: str, peer: object) -> dict[str, object]:
+        fields: dict[str, object] = {
+            "reason": reason,
+            "detail": detail,
+            "subject": subject,
+            "peer": _text(peer),
+        }
+        if self._unlogged:
+            fields["suppressed"] = self._unlogged
+            self._unlogged = 0
+        return fields
+
+
+def _text(address: object) -> str:
+    if isinstance(address, tuple) and len(address) >= 2:
+        return f"{address[0]}:{address[1]}"
+    return str(address) if address else ""

@@ -3,10 +3,13 @@
 from proxy.http.head import ResponseHead
 from proxy.model.flags import SENTENCE, STATUS, Flag
 
-_PHRASES = {
+PHRASES = {
     400: b"Bad Request",
     403: b"Forbidden",
     404: b"Not Found",
+    408: b"Request Timeout",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
     501: b"Not Implemented",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -25,7 +28,7 @@ def make_reply(
     joint = "" if not detail else " " if detail.startswith("(") else ": "
     text = f"{subject}: {SENTENCE[flag]}{joint}{detail}\n"
     body = text.encode("utf-8", "replace")
-    head = ResponseHead(status, b"%d %b" % (status, _PHRASES[status]), True)
+    head = ResponseHead(status, b"%d %b" % (status, PHRASES.get(status, b"")), True)
     head.flag = flag.value.encode()
     head.length = len(body)
     head.lines = [b"content-type: text/plain; charset=utf-8", b"content-length: %d" % len(body)]

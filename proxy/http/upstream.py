@@ -186,6 +186,8 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 self._read_head(exchange, data)
         except ProtocolError as error:
+            peer = self._transport.get_extra_info("peername")
+            exchange.ledger.upstream_error(error.reason, str(error), exchange.handler.subject, peer)
             self._fail(Failure.PROTOCOL, str(error))
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:

@@ -21,6 +21,10 @@ class Flag(StrEnum):
     DOWNSTREAM_PROTOCOL_ERROR = "DPE"
     UPSTREAM_PROTOCOL_ERROR = "UPE"
     OVERLOAD = "OM"
+    RETRY_LIMIT = "URX"
+    RATE_LIMITED = "RL"
+    FAULT_ABORT = "FI"
+    FAULT_DELAY = "DI"
 
 
 STATUS: dict[Flag, int] = {
@@ -35,6 +39,9 @@ STATUS: dict[Flag, int] = {
     Flag.DOWNSTREAM_PROTOCOL_ERROR: 400,
     Flag.UPSTREAM_PROTOCOL_ERROR: 502,
     Flag.OVERLOAD: 503,
+    Flag.RETRY_LIMIT: 503,
+    Flag.RATE_LIMITED: 429,
+    Flag.FAULT_ABORT: 503,
 }
 """HTTP status of each flag that can reach a client; a reset downstream has nobody to tell."""
 
@@ -51,6 +58,10 @@ SENTENCE: dict[Flag, str] = {
     Flag.DOWNSTREAM_PROTOCOL_ERROR: "the request is not valid HTTP",
     Flag.UPSTREAM_PROTOCOL_ERROR: "the service's answer is not valid HTTP",
     Flag.OVERLOAD: "the proxy is at its limit and sheds load",
+    Flag.RETRY_LIMIT: "every attempt failed and no further one is allowed",
+    Flag.RATE_LIMITED: "more requests than the rate limit allows",
+    Flag.FAULT_ABORT: "a fault was injected by policy",
+    Flag.FAULT_DELAY: "a delay was injected by policy",
 }
 """Lower case, without a full stop: a subject may be put in front, a detail behind."""
 

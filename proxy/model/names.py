@@ -40,6 +40,13 @@ def parse_host(text: str) -> HostName:
     return HostName(text)
 
 
+def parse_zone(text: str) -> str:
+    """A failure domain: an availability zone, a rack, a site."""
+    if _LABEL.fullmatch(text) is None:
+        raise InvalidName(f"{text!r} is not a zone: use {LABEL_RULE}")
+    return text
+
+
 def parse_trust_domain(text: str) -> TrustDomain:
     if len(text) > _TRUST_DOMAIN_MAX or _TRUST_DOMAIN.fullmatch(text) is None:
         raise InvalidName(f"{text!r} is not a trust domain: use {TRUST_DOMAIN_RULE}")

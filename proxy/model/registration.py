@@ -9,7 +9,7 @@ from proxy.model.codec import Value
 from proxy.model.names import HostName, ServiceName
 
 SNAPSHOT_KEY = "meshctl/snapshot"
-"""KV key of the current ``policy.Snapshot``, as canonical JSON."""
+"""KV key of the current ``policy.Snapshot``, as ``snapshot.pack`` makes it."""
 
 SERVICE_PREFIX = "mesh-"
 
@@ -25,6 +25,8 @@ META_TRUST_DOMAIN = "mesh-trust-domain"
 META_HOST = "mesh-host"
 META_VERSION = "mesh-version"
 META_PROTOCOL = "mesh-protocol"
+META_ZONE = "mesh-zone"
+META_WEIGHT = "mesh-weight"
 
 
 def catalogue_name(service: ServiceName) -> str:

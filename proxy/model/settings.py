@@ -12,6 +12,9 @@ from proxy.model.names import HostName, ServiceName, TrustDomain
 
 Protocol = Literal["http", "tcp"]
 
+MAX_WORKERS = 64
+"""Each costs its own memory and connections; more than the cores of a host are of no use."""
+
 
 class Address(Value, frozen=True, kw_only=True):
     """A place to listen on or to dial."""
@@ -37,7 +40,8 @@ class Upstream(Value, frozen=True, kw_only=True):
 
     service: ServiceName
     protocol: Protocol
-    listen: Address
+    listen: Address | None = None
+    """None: only through the workload's ``outbound`` listener, by Host, or by a route."""
 
 
 class Workload(Value, frozen=True, kw_only=True):
@@ -52,6 +56,19 @@ class Workload(Value, frozen=True, kw_only=True):
     allow: tuple[ServiceName, ...]
     """Callers accepted by the inbound side; nobody else is. Derived from declared upstreams."""
     upstreams: tuple[Upstream, ...] = ()
+    outbound: Address | None = None
+    """One port for all HTTP upstreams, told apart by Host; also an ``http_proxy``."""
+    weight: int = 1
+    """Registered; callers' share of requests among equals."""
+
+
+class Capacity(Value, frozen=True, kw_only=True):
+    """Beyond it the proxy refuses, with a reason, rather than dies."""
+
+    connections: int = 10_000
+    """Downstream, on each side, over all workers."""
+    memory_bytes: int = 512 * 1024 * 1024
+    """Resident, of each worker; above it new requests get 503 OM."""
 
 
 class Consul(Value, frozen=True, kw_only=True):
@@ -83,5 +100,10 @@ class Settings(Value, frozen=True, kw_only=True):
     trust_bundle: str
     """PEM file with the root certificates that a peer may chain to."""
     workloads: tuple[Workload, ...]
+    zone: str = ""
+    """Where the host stands: registered, and what ``balancing.zone`` prefers."""
+    workers: int = 1
+    """Processes that share the listening sockets; 0: as many as there are cores."""
+    capacity: Capacity = Capacity()
     drain_s: float = 60.0
     """After a stop signal, how long requests in flight may take."""

@@ -35,8 +35,21 @@ class UpstreamStatus(Value, frozen=True, kw_only=True):
     service: ServiceName
     caller: ServiceName
     listen: str
+    """Its own address, or its caller's outbound port; empty: only a route leads there."""
     endpoints: tuple[Endpoint, ...]
     source: PolicySource
+
+
+class WorkersStatus(Value, frozen=True, kw_only=True):
+    """The processes that share the proxy's listening sockets."""
+
+    desired: int = 1
+    alive: int = 1
+    """That accept connections, the main one among them."""
+    restarts: int = 0
+    """Since the start of the main one."""
+    pids: tuple[int, ...] = ()
+    """The main one first."""
 
 
 class ProxyStatus(Value, frozen=True, kw_only=True):
@@ -56,3 +69,4 @@ class ProxyStatus(Value, frozen=True, kw_only=True):
     started_at: str
     workloads: tuple[WorkloadStatus, ...]
     upstreams: tuple[UpstreamStatus, ...]
+    workers: WorkersStatus = WorkersStatus()

@@ -128,7 +128,7 @@ class Consul:
                 raise ValueError("the Consul token is not printable ASCII")
             head += f"X-Consul-Token: {token}\r\n"
         self._head = head.encode()
-        self._datacenter = f"&dc={quote(datacenter, safe='')}" if datacenter else ""
+        self._datacenter = _datacenter(datacenter or "")
         self._lock = asyncio.Lock()
         self._kept: Connection | None = None
 
@@ -172,10 +172,13 @@ class Consul:
         services: dict[str, Service] = _decode(answer.body, dict[str, Service])
         return services
 
-    async def health(self, name: str, *, index: int, wait_s: float) -> Health:
-        """GET /v1/health/service/<name>, blocking if ``index`` is not 0."""
+    async def health(self, name: str, *, index: int, wait_s: float, datacenter: str = "") -> Health:
+        """GET /v1/health/service/<name>, blocking if ``index`` is not 0.
+
+        ``datacenter``: another than this agent's own. Rejected with 500 if there is no way to it.
+        """
         path = f"/v1/health/service/{quote(name, safe='')}"
-        answer = await self._block(path, index, wait_s)
+        answer = await self._block(path, index, wait_s, datacenter)
         if answer.status != 200:
             raise _rejected(answer)
         entries, unreadable = [], 0
@@ -237,8 +240,9 @@ class Consul:
         self._kept = fresh
         return answer
 
-    async def _block(self, path: str, index: int, wait_s: float) -> Response:
-        query = f"index={index}&wait={max(1, round(wait_s))}s{self._datacenter}"
+    async def _block(self, path: str, index: int, wait_s: float, datacenter: str = "") -> Response:
+        where = _datacenter(datacenter) or self._datacenter
+        query = f"index={index}&wait={max(1, round(wait_s))}s{where}"
         request = self._request("GET", f"{path}?{query}", None, is_last=True)
         deadline_s = wait_s + wait_s / 16 + BLOCKING_SLACK_S if index else CALL_DEADLINE_S
         connection: Connection | None = None
@@ -263,6 +267,11 @@ class Consul:
         content = b"" if body is None else json.dumps(body).encode()
         kind = b"Content-Type: application/json\r\n" if content else b""
         return lines + kind + b"Content-Length: %d\r\n\r\n" % len(content) + content
+
+
+def _datacenter(name: str) -> str:
+    """As it is put behind a query; empty: left to the agent."""
+    return f"&dc={quote(name, safe='')}" if name else ""
 
 
 def _check_body(check: TtlCheck) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """The data plane as the rest of the proxy sees it: start, new tables, new identities, drain."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 
-from proxy.core.metrics import Metrics, Value
+from proxy.core.metrics import Metrics
+from proxy.core.overload import Overload
 from proxy.core.table import RouteTable, UpstreamKey, compile_table
 from proxy.http.ledger import Ledger
 from proxy.model.endpoint import Catalogue
@@ -12,18 +15,24 @@ from proxy.model.names import ServiceName
 from proxy.model.policy import Policy
 from proxy.model.settings import Address, Settings
 from proxy.model.status import IdentityStatus
+from proxy.net.cluster import Cluster
 from proxy.net.dataplane_metrics import DataPlaneMetrics
 from proxy.net.inbound import InboundListener, InboundWorkload
-from proxy.net.outbound import OutboundService
+from proxy.net.memory import resident_bytes, return_free_memory
+from proxy.net.outbound import OutboundCaller, OutboundService
 from proxy.net.tls_identity import Identities
 
-MAX_CONNECTIONS = 10_000
-"""Downstream, on each side."""
+ListenerKey = UpstreamKey | ServiceName | None
+"""An upstream's own port, a caller's port for all of them, or the inbound side."""
+
 _TICK_S = 0.1
 _TICKS_OF_IDLE = 10
 _BACKLOG = 1024
 _POLL_S = 0.05
 _TURNS_TO_CLOSE = 10
+
+
+_log = logging.getLogger(__name__)
 
 
 class ListenError(Exception):
@@ -34,32 +43,50 @@ class DataPlane:
     """Every listener, pool and connection of one proxy process. One event loop."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, *, max_connections: int = MAX_CONNECTIONS
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        share: float = 1.0,
+        max_connections: int | None = None,
+        sockets: Mapping[tuple[str, int], socket.socket] | None = None,
     ) -> None:
+        """``share``: of capacity and rate limits, where several workers have them in common.
+        ``sockets``: bound already, by host and port; closed with the listeners."""
         self._settings = settings
+        self._sockets = {} if sockets is None else sockets
+        self.accepts: dict[tuple[str, int], Callable[[], asyncio.Protocol]] = {}
+        """By host and port: what makes the protocols of the connections accepted there."""
+        if max_connections is None:
+            max_connections = max(1, int(settings.capacity.connections * share))
+        self._overload = Overload(settings.capacity)
         self._metrics = families = DataPlaneMetrics(metrics)
         self._identities = Identities(settings)
-        errors = families.protocol_errors
-        self._outbound_ledger = Ledger(
-            max_connections, lambda reason: _count(errors.labels("source", reason))
-        )
-        self._inbound_ledger = Ledger(
-            max_connections, lambda reason: _count(errors.labels("destination", reason))
-        )
+        self._outbound_ledger = Ledger(max_connections, *families.protocol_counters("source"))
+        self._inbound_ledger = Ledger(max_connections, *families.protocol_counters("destination"))
         self._ledgers = (self._outbound_ledger, self._inbound_ledger)
         table = compile_table(settings, Policy(), Catalogue())
-        self._outbound = {
-            key: OutboundService(route, settings.trust_domain, self._outbound_ledger, self._metrics)
-            for key, route in table.outbound.items()
+        self._callers = {
+            work.service: OutboundCaller(
+                work.service,
+                settings.trust_domain,
+                settings.zone,
+                self._outbound_ledger,
+                self._metrics,
+            )
+            for work in settings.workloads
+            if work.upstreams
         }
+        for caller in self._callers.values():
+            caller.apply(table)
         self._inbound = {
             service: InboundWorkload(
-                route, settings.trust_domain, self._inbound_ledger, self._metrics
+                route, settings.trust_domain, self._inbound_ledger, self._metrics, share
             )
             for service, route in table.inbound.items()
         }
         self._table = table
-        self._servers: dict[UpstreamKey | None, asyncio.Server] = {}
+        self._servers: dict[ListenerKey, asyncio.Server] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0
 
@@ -77,25 +104,35 @@ class DataPlane:
             await self._listen(
                 None, self._settings.inbound, listener.accept, "the inbound side of the mesh"
             )
-            for key, service in self._outbound.items():
-                who = f"{service.route.caller} for its upstream {service.route.service}"
-                await self._listen(key, service.route.listen, service.accept, who)
+            for key, service in self._services():
+                if service.route.listen is not None:
+                    who = f"{service.route.caller} for its upstream {service.route.service}"
+                    await self._listen(key, service.route.listen, service.accept, who)
+            for name, caller in self._callers.items():
+                if caller.hosts is not None and caller.hosts.listen is not None:
+                    who = f"{name} for all its HTTP upstreams"
+                    await self._listen(name, caller.hosts.listen, caller.hosts.accept, who)
         except BaseException:
-            await self._stop_listening()
+            await self.stop_listening()
             raise
         self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
     async def _listen(
         self,
-        key: UpstreamKey | None,
+        key: ListenerKey,
         address: Address,
         accept: Callable[[], asyncio.Protocol],
         who: str,
     ) -> None:
         loop = asyncio.get_running_loop()
+        place = address.host, address.port
+        self.accepts[place] = accept
+        bound = self._sockets.get(place)
         try:
-            self._servers[key] = await loop.create_server(
-                accept, address.host, address.port, backlog=_BACKLOG
+            self._servers[key] = await (
+                loop.create_server(accept, *place, backlog=_BACKLOG)
+                if bound is None
+                else loop.create_server(accept, sock=bound, backlog=_BACKLOG)
             )
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -108,9 +145,8 @@ class DataPlane:
     def apply(self, table: RouteTable) -> None:
         """Atomic: requests that have begun keep the table they began with."""
         self._table = table
-        for key, service in self._outbound.items():
-            if (route := table.outbound.get(key)) is not None:
-                service.apply(route)
+        for caller in self._callers.values():
+            caller.apply(table)
         for name, workload in self._inbound.items():
             if (inbound := table.inbound.get(name)) is not None:
                 workload.apply(inbound)
@@ -122,8 +158,8 @@ class DataPlane:
     def reload_identities(self) -> dict[ServiceName, IdentityStatus | str]:
         """For new connections only. A reason instead of a status: the previous stays in force."""
         results = self._identities.reload()
-        for service in self._outbound.values():
-            service.use_identity(self._identities.get(service.route.caller))
+        for name, caller in self._callers.items():
+            caller.use_identity(self._identities.get(name))
         return results
 
     def identities(self) -> dict[ServiceName, IdentityStatus | None]:
@@ -136,9 +172,22 @@ class DataPlane:
 
     def outbound_address(self, caller: ServiceName, service: ServiceName) -> tuple[str, int]:
         for key, server in self._servers.items():
-            if key is not None and key[:2] == (caller, service):
+            if isinstance(key, tuple) and key[:2] == (caller, service):
                 return _bound(server)
         raise KeyError((caller, service))
+
+    def hosts_address(self, caller: ServiceName) -> tuple[str, int]:
+        """Of the port for all HTTP upstreams."""
+        return _bound(self._servers[caller])
+
+    def _services(self) -> Iterator[tuple[UpstreamKey, OutboundService]]:
+        for caller in self._callers.values():
+            yield from caller.services.items()
+
+    def clusters(self) -> Iterator[Cluster]:
+        """For reports."""
+        for caller in self._callers.values():
+            yield from caller.clusters.values()
 
     # The end
 
@@ -158,7 +207,7 @@ class DataPlane:
         noticed = min(deadline, monotonic() + notice_s)
         while monotonic() < noticed and self.open_connections:  # noqa: ASYNC110  # no hot path
             await asyncio.sleep(_POLL_S)
-        await self._stop_listening()
+        await self.stop_listening()
         while monotonic() < deadline:
             for ledger in self._ledgers:
                 for connection in tuple(ledger.connections):
@@ -175,14 +224,14 @@ class DataPlane:
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
-        await self._stop_listening()
+        await self.stop_listening()
         for ledger in self._ledgers:
             for exchange in tuple(ledger.exchanges):
                 exchange.abort()
             for connection in tuple(ledger.connections):
                 connection.abort()
-        for service in self._outbound.values():
-            service.close()
+        for caller in self._callers.values():
+            caller.close()
         for workload in self._inbound.values():
             workload.pool.close()
         for _ in range(_TURNS_TO_CLOSE):  # the loop reports the end of an aborted connection late
@@ -190,7 +239,8 @@ class DataPlane:
                 break
             await asyncio.sleep(0)
 
-    async def _stop_listening(self) -> None:
+    async def stop_listening(self) -> None:
+        """What is accepted is served on."""
         servers = list(self._servers.values())
         self._servers.clear()
         for server in servers:
@@ -221,14 +271,26 @@ class DataPlane:
         for ledger in self._ledgers:
             for connection in tuple(ledger.connections):
                 connection.sweep(now)
-        for service in self._outbound.values():
-            service.sweep(now)
+        for caller in self._callers.values():
+            caller.sweep(now)
         for workload in self._inbound.values():
-            workload.pool.sweep(now)
+            workload.sweep(now)
+        if self._overload.observe_memory(resident_bytes()):
+            self._shed_or_resume(self._overload.is_out_of_memory)
 
-
-def _count(series: Value) -> None:
-    series.value += 1
+    def _shed_or_resume(self, is_out_of_memory: bool) -> None:
+        cap = self._settings.capacity.memory_bytes
+        if is_out_of_memory:
+            _log.error("out of memory: new requests are refused", extra={"cap_bytes": cap})
+            for ledger in self._ledgers:
+                for connection in tuple(ledger.connections):
+                    connection.close_if_idle()
+            return_free_memory()
+        else:
+            _log.warning("memory is below its cap again", extra={"cap_bytes": cap})
+        self._metrics.out_of_memory.value = float(is_out_of_memory)
+        for ledger in self._ledgers:
+            ledger.is_out_of_memory = is_out_of_memory
 
 
 def _bound(server: asyncio.Server) -> tuple[str, int]:

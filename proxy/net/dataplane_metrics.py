@@ -5,9 +5,9 @@ status and flag, and after that a request costs two increments and a bisection.
 """
 
 from bisect import bisect_left
-from time import monotonic
+from collections.abc import Callable
 
-from proxy.core.metrics import Histogram, Metrics, Value
+from proxy.core.metrics import Family, Histogram, Metrics, Value
 from proxy.http.exchange import Exchange
 
 _LABELS = (
@@ -58,6 +58,50 @@ class DataPlaneMetrics:
             "Further attempts to serve a request.",
             ("source_workload", "destination_service"),
         )
+        destination = ("source_workload", "destination_service")
+        self.budget_exhausted = metrics.counter(
+            "mesh_retry_budget_exhausted_total",
+            "Retries not made because too many were made lately.",
+            destination,
+        )
+        self.overflows = metrics.counter(
+            "mesh_breaker_refusals_total",
+            "Requests, TCP sessions and retries beyond a limit of the called service.",
+            (*destination, "limit"),
+        )
+        self.ejections = metrics.counter(
+            "mesh_ejections_total", "Endpoints taken out of use by outlier detection.", destination
+        )
+        self.returns = metrics.counter(
+            "mesh_ejection_returns_total", "Ejected endpoints that came back.", destination
+        )
+        self.panics = metrics.gauge(
+            "mesh_panic",
+            "1: so few endpoints are available that all are used.",
+            destination,
+            combine="max",
+        )
+        self.failover_tier = metrics.gauge(
+            "mesh_failover_tier",
+            "Where requests go: 0 the service itself, 1 its first failover, and so on.",
+            destination,
+            combine="max",
+        )
+        self.mirrored = metrics.counter(
+            "mesh_mirrored_requests_total",
+            "Copies of requests, by how they were answered.",
+            (*destination, "response_code", "response_flags"),
+        )
+        self.faults = metrics.counter(
+            "mesh_faults_injected_total",
+            "Requests delayed or aborted by policy.",
+            (*destination, "fault"),
+        )
+        self.rate_limited = metrics.counter(
+            "mesh_rate_limited_total",
+            "Requests refused by a rate limit of the service.",
+            (*destination, "rate_limit"),
+        )
         self.tls_failures = metrics.counter(
             "mesh_inbound_tls_failures_total",
             "Inbound connections that ended before or with the TLS handshake.",
@@ -68,11 +112,32 @@ class DataPlaneMetrics:
             "Requests refused because they are not valid HTTP.",
             ("reporter", "reason"),
         )
+        self.upstream_protocol_errors = metrics.counter(
+            "mesh_upstream_protocol_errors_total",
+            "Responses refused because they are not valid HTTP.",
+            ("reporter", "reason"),
+        )
+        self.out_of_memory = metrics.gauge(
+            "mesh_out_of_memory",
+            "1: above the memory cap, new requests are refused.",
+            combine="max",
+        ).labels()
         self.overloads = metrics.counter(
             "mesh_connections_shed_total",
             "Connections refused because the proxy is at its limit.",
             ("reporter",),
         )
+
+    def protocol_counters(self, reporter: str) -> tuple[Callable[[str], None], ...]:
+        """What a ledger counts invalid requests and invalid responses by, given the reason."""
+
+        def counts(family: Family) -> Callable[[str], None]:
+            def count(reason: str) -> None:
+                family.labels(reporter, reason).value += 1
+
+            return count
+
+        return counts(self.protocol_errors), counts(self.upstream_protocol_errors)
 
 
 class Reporter:
@@ -87,13 +152,14 @@ class Reporter:
         self._prefix = (reporter, caller, principal, service, service)
         self._code_series: dict[tuple[int, str], tuple[Value, Histogram]] = {}
 
-    def answered(self, exchange: Exchange) -> None:
+    def answered(self, exchange: Exchange, now: float) -> None:
+        """``now``: monotonic seconds."""
         key = (exchange.status, exchange.flag)
         series = self._code_series.get(key)
         if series is None:
             series = self._make_series(key)
         count, histogram = series
-        elapsed_ms = (monotonic() - exchange.started) * 1000.0
+        elapsed_ms = (now - exchange.started) * 1000.0
         count.value += 1
         histogram.counts[bisect_left(histogram.bounds, elapsed_ms)] += 1
         histogram.total += elapsed_ms

@@ -2,8 +2,8 @@
 
 from proxy.core.discovery import Observation, order
 from proxy.model import registration as reg
-from proxy.model.endpoint import Endpoint
-from proxy.model.names import InvalidName, ServiceName, TrustDomain, parse_host
+from proxy.model.endpoint import MAX_WEIGHT, Endpoint
+from proxy.model.names import InvalidName, ServiceName, TrustDomain, parse_host, parse_zone
 from proxy.net.consul import Health, HealthEntry
 
 _SERVING = frozenset({"passing", "warning"})
@@ -13,7 +13,8 @@ MAX_ADDRESS = 255
 def read(
     answer: Health, service: ServiceName, trust_domain: TrustDomain, *, went_back: bool
 ) -> Observation:
-    """Entries of other meshes are ignored, those of ours that make no sense are counted.
+    """Entries of other meshes are ignored, those of ours that make no sense are counted; one whose
+    zone or weight alone makes none is counted and used without it.
 
     Consul's opinion of a node takes an instance out, but never the last one: after a partition
     the servers may take hosts for failed whose proxies and applications say that they are well.
@@ -29,9 +30,9 @@ def read(
         if reg.META_MESH not in meta or meta.get(reg.META_TRUST_DOMAIN) != trust_domain:
             continue
         endpoint = _endpoint(entry, service, meta)
-        if endpoint is None:
+        if endpoint is None or _zone(meta) is None or _weight(meta) is None:
             malformed += 1
-        else:
+        if endpoint is not None:
             bad = [check for check in entry.checks or () if check.status not in _SERVING]
             of_service = any(check.service_id for check in bad)
             (ill if of_service else doubted if bad else healthy).add(endpoint)
@@ -63,4 +64,23 @@ def _endpoint(entry: HealthEntry, service: ServiceName, meta: dict[str, str]) ->
         address=address,
         port=entry.service.port,
         version=meta.get(reg.META_VERSION, ""),
+        zone=_zone(meta) or "",
+        weight=1 if (weight := _weight(meta)) is None else weight,
     )
+
+
+def _zone(meta: dict[str, str]) -> str | None:
+    """None: there is something that is not the name of a zone."""
+    text = meta.get(reg.META_ZONE, "")
+    try:
+        return parse_zone(text) if text else ""
+    except InvalidName:
+        return None
+
+
+def _weight(meta: dict[str, str]) -> int | None:
+    """None: there is something that is not a weight; digits only, as ``int`` accepts far more."""
+    text = meta.get(reg.META_WEIGHT, "1")
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_WEIGHT))):
+        return None
+    return int(text) if int(text) <= MAX_WEIGHT else None

@@ -6,26 +6,34 @@ says so, because a reset explains nothing.
 """
 
 import asyncio
+from time import monotonic
 from typing import Protocol
 
+from proxy.core.deadline import parse, tighten
 from proxy.core.peer import identify
-from proxy.core.retry import Verdict
+from proxy.core.ratelimit import RateLimiter, compile_limits
+from proxy.core.retry import Failure, Verdict, compile_retries
+from proxy.core.routing import compile_match
 from proxy.core.table import InboundRoute
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
+from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.model.names import HostName, InvalidName, ServiceName, TrustDomain, spiffe_id
 from proxy.model.policy import Timeouts
+from proxy.model.resilience import Retries
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
-from proxy.net.pool import EndpointPool, Quota
+from proxy.net.pool import EndpointPool, Owner, Quota
 from proxy.net.pool_dial import Dialer
 from proxy.net.relay import Closed, Relay
 from proxy.net.tls import PeerRefused, TlsTransport
 from proxy.net.tls_identity import Identities
 
 _REPORTERS = 1000
+_RETRIES = compile_retries(Retries(attempts=1, on=("reset-reused",)))
+"""Towards the application: all else is for the caller's side to decide."""
 
 
 class InboundWorkload:
@@ -37,7 +45,9 @@ class InboundWorkload:
         domain: TrustDomain,
         ledger: Ledger,
         metrics: DataPlaneMetrics,
+        share: float = 1.0,
     ) -> None:
+        """``share``: of the rate limits, which several workers have in common."""
         self.route = route
         self.ledger = ledger
         self.metrics = metrics
@@ -52,13 +62,22 @@ class InboundWorkload:
             port=route.app.port,
         )
         self.pool = EndpointPool(
-            app, self.dialer, ledger, self._quota, route.timeouts.pool_idle_s, lambda *_: None
+            app, self.dialer, ledger, self._quota, route.timeouts.pool_idle_s, Owner()
         )
         self._reporters: dict[ServiceName, Reporter] = {}
+        self.limiter: RateLimiter[RequestHead] | None = None
+        self._share = share
+        self.apply(route)
 
     def apply(self, route: InboundRoute) -> None:
         self.route = route
         self.pool.idle_s = route.timeouts.pool_idle_s
+        self.limiter = compile_limits(route.rate_limits, compile_match, self.limiter, self._share)
+
+    def sweep(self, now: float) -> None:
+        """About once a second."""
+        self.pool.sweep(now)
+        self._quota.forget_finished()
 
     def reporter(self, caller: ServiceName) -> Reporter:
         found = self._reporters.get(caller)
@@ -88,7 +107,7 @@ class InboundSession:
         service = workload.route.service
         self.subject = f"{caller} -> {service}"
         self.authority = service.encode()
-        self.finished = workload.reporter(caller).answered
+        self._reporter = workload.reporter(caller)
         self._xfcc = (
             f"x-forwarded-client-cert: By={workload.route.identity};URI={principal}".encode()
         )
@@ -105,12 +124,39 @@ class InboundSession:
             )
         elif self._is_shed:
             exchange.refuse(Flag.OVERLOAD, "too many connections")
-        else:
-            exchange.head.lines.append(self._xfcc)
+        elif workload.ledger.is_out_of_memory:
+            exchange.refuse(Flag.OVERLOAD, "out of memory")
+        elif workload.limiter is None or self._is_within_limits(exchange, workload.limiter):
+            head = exchange.head
+            head.lines.append(self._xfcc)
+            if head.timeout_ms:
+                exchange.request_s = tighten(exchange.request_s, parse(head.timeout_ms))
+                head.lines.append(b"x-mesh-timeout-ms: " + head.timeout_ms)
+            exchange.retries = _RETRIES
             exchange.tries = 1
+            exchange.target = workload.pool
             workload.pool.serve(exchange)
 
-    def retry(self, exchange: Exchange, verdict: Verdict) -> bool:
+    def _is_within_limits(self, exchange: Exchange, limiter: RateLimiter[RequestHead]) -> bool:
+        head = exchange.head
+        workload = self._workload
+        now = workload.ledger.now
+        refusal = limiter.check(head, self._caller, now)
+        if refusal is None:
+            added = limiter.lines(head, self._caller, now)
+            if added:
+                exchange.change_response = lambda lines: [*lines, *added]
+            return True
+        workload.metrics.rate_limited.labels(
+            self._caller, workload.route.service, refusal.name
+        ).value += 1
+        exchange.refuse(Flag.RATE_LIMITED, f"({refusal.name})", lines=refusal.lines)
+        return False
+
+    def finished(self, exchange: Exchange) -> None:
+        self._reporter.answered(exchange, monotonic())
+
+    def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
         """There is one application: a fresh connection is all that can be tried."""
         if verdict is not Verdict.FRESH_CONNECTION:
             return False
@@ -179,13 +225,24 @@ class InboundListener:
             self._metrics.overloads.labels("destination").value += 1
             raise PeerRefused("overload", "too many connections")
 
-        def start(relay: Relay) -> None:
-            relay.dial(
-                workload.dialer,
-                route.app.host,
-                route.app.port,
-                route.timeouts.connect_s,
-                lambda _detail: relay.refuse(Flag.UPSTREAM_CONNECT_FAILURE),
-            )
+        return InboundRelay(ledger, reporter, workload).near
 
-        return Relay(ledger, reporter, route.timeouts.stream_idle_s, start).near
+
+class InboundRelay(Relay):
+    """A TCP session with the local application."""
+
+    __slots__ = ("_workload",)
+
+    def __init__(self, ledger: Ledger, reporter: Reporter, workload: InboundWorkload) -> None:
+        super().__init__(ledger, reporter, workload.route.timeouts.stream_idle_s)
+        self._workload = workload
+
+    def start(self) -> None:
+        route = self._workload.route
+        self.dial(
+            self._workload.dialer,
+            route.app.host,
+            route.app.port,
+            route.timeouts.connect_s,
+            lambda _detail: self.refuse(Flag.UPSTREAM_CONNECT_FAILURE),
+        )

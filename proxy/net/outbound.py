@@ -1,89 +1,155 @@
-"""The caller's side: one loopback listener for each service that a local workload calls."""
+"""The caller's side: everything that requests from one local workload share.
+
+OutboundCaller   one workload: its identity towards each service, its clusters
+OutboundService  one upstream it declares: the routes; an HTTP Handler, and the TCP relay
+HostRouted       its one port for all HTTP upstreams, told apart by Host; an HTTP Handler
+"""
 
 import asyncio
-from collections.abc import Collection
+import time
+from time import monotonic
 from typing import cast
 
-from proxy.core.balance import RoundRobin
-from proxy.core.retry import MAX_TRIES, Verdict
-from proxy.core.table import OutboundRoute
+from proxy.core.deadline import parse, render, tighten
+from proxy.core.fault import FaultInjector, Injection, compile_faults
+from proxy.core.retry import Failure, Verdict, backoff_s
+from proxy.core.routing import Router, compile_match, compile_routes
+from proxy.core.table import ClusterKey, HostRoutes, OutboundRoute, RouteTable, UpstreamKey
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
+from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
-from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
-from proxy.model.names import TrustDomain
+from proxy.model.names import ServiceName, TrustDomain, server_name, spiffe_id
 from proxy.model.policy import Timeouts
+from proxy.model.settings import Address
+from proxy.net.cluster import Cluster
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
-from proxy.net.pool import EndpointPool, Quota, jitter
+from proxy.net.mirror import start_mirror
+from proxy.net.outbound_tcp import OutboundSession
+from proxy.net.pool import EndpointPool, jitter
 from proxy.net.pool_dial import MeshDialer
-from proxy.net.relay import Closed, Relay
+from proxy.net.relay import Closed
+from proxy.net.rules import Rule, answer_of, redirect_to
 from proxy.net.tls_identity import Identity
 
-Pools = tuple[EndpointPool, ...]
+_NO_ONE_TO_BLAME = frozenset(
+    (Flag.DOWNSTREAM_RESET.value, Flag.OVERLOAD.value, Flag.FAULT_ABORT.value)
+)
+"""How a request can end that says nothing about its endpoint."""
 
 
-class OutboundService:
-    """Everything that requests from one workload to one service share. An HTTP Handler."""
-
-    trusts_flag = True
+class OutboundCaller:
+    """One workload as a client. Clusters and dialers are made as tables ask for them."""
 
     def __init__(
         self,
-        route: OutboundRoute,
+        caller: ServiceName,
         domain: TrustDomain,
+        zone: str,
         ledger: Ledger,
         metrics: DataPlaneMetrics,
     ) -> None:
-        self.route = route
-        self.subject = route.subject
-        self.authority = route.service.encode()
-        self.timeouts: Timeouts = route.timeouts
-        self._ledger = ledger
-        self._metrics = metrics
-        self._dialer = MeshDialer(domain, route.server_name, route.expected_identity)
-        self._quota = Quota(
-            metrics.upstream_connections.labels("source", route.caller, route.service)
-        )
-        self._retries = metrics.retries.labels(route.caller, route.service)
-        self._reporter = Reporter(
-            metrics, "source", route.caller, route.caller_identity, route.service
-        )
-        self.finished = self._reporter.answered
-        self._balancer: RoundRobin[EndpointPool] = RoundRobin()
-        self._by_endpoint: dict[Endpoint, EndpointPool] = {}
-        self._pools: Pools = ()
-        self.apply(route)
+        self.caller = caller
+        self.principal = spiffe_id(domain, caller)
+        self.identity: Identity | None = None
+        self.services: dict[UpstreamKey, OutboundService] = {}
+        self.hosts: HostRouted | None = None
+        self.ledger = ledger
+        self.metrics = metrics
+        self._domain = domain
+        self._zone = zone
+        self._dialers: dict[ServiceName, MeshDialer] = {}
+        self.clusters: dict[ClusterKey, Cluster] = {}
 
-    def apply(self, route: OutboundRoute) -> None:
-        """Requests that have begun keep the endpoints that they began with."""
-        self.route = route
-        self.timeouts = route.timeouts
-        known = self._by_endpoint
-        now_known: dict[Endpoint, EndpointPool] = {}
-        for endpoint in route.endpoints:
-            pool = known.pop(endpoint, None)
-            if pool is None:
-                pool = EndpointPool(
-                    endpoint,
-                    self._dialer,
-                    self._ledger,
-                    self._quota,
-                    route.timeouts.pool_idle_s,
-                    self._dialled,
+    def apply(self, table: RouteTable) -> None:
+        """Requests that have begun keep what they began with."""
+        routes = {key: each for key, each in table.outbound.items() if each.caller == self.caller}
+        specs = next((route.clusters for route in routes.values()), {})
+        is_changed = self.clusters.keys() != specs.keys()
+        for key, spec in specs.items():
+            known = self.clusters.get(key)
+            if known is not None:
+                is_changed = is_changed or known.spec.policy != spec.policy
+                known.apply(spec)
+            else:
+                self.clusters[key] = Cluster(
+                    self.caller, spec, self._zone, self._dialer, self.ledger, self.metrics
                 )
-            pool.idle_s = route.timeouts.pool_idle_s
-            now_known[endpoint] = pool
-        for pool in known.values():
-            pool.retire()
-        self._by_endpoint = now_known
-        self._pools = tuple(now_known.values())
+        for key in self.clusters.keys() - specs.keys():
+            self.clusters.pop(key).retire()
+        for upstream, route in routes.items():
+            if (service := self.services.get(upstream)) is not None:
+                if is_changed:  # most tables differ in endpoints only
+                    service.apply(route)
+            else:
+                self.services[upstream] = OutboundService(self, route)
+        hosts = table.hosts.get(self.caller)
+        if hosts is not None:
+            if self.hosts is None:
+                self.hosts = HostRouted(self)
+            self.hosts.apply(hosts)
+
+    def _dialer(self, service: ServiceName) -> MeshDialer:
+        dialer = self._dialers.get(service)
+        if dialer is None:
+            dialer = self._dialers[service] = MeshDialer(
+                self._domain, server_name(self._domain, service), spiffe_id(self._domain, service)
+            )
+            dialer.identity = self.identity
+        return dialer
 
     def use_identity(self, identity: Identity | None) -> None:
         """For new connections."""
-        self._dialer.identity = identity
-        for pool in self._pools:
-            pool.retire_old_identity()
+        self.identity = identity
+        for dialer in self._dialers.values():
+            dialer.identity = identity
+        for cluster in self.clusters.values():
+            cluster.retire_old_identity()
+
+    def sweep(self, now: float) -> None:
+        for cluster in self.clusters.values():
+            cluster.sweep(now)
+        wall_now = time.time()
+        for service in self.services.values():
+            service.forget_expired(wall_now)
+
+    def close(self) -> None:
+        for cluster in self.clusters.values():
+            cluster.close()
+
+
+class OutboundService:
+    """One upstream of one workload. An HTTP Handler."""
+
+    trusts_flag = True
+
+    def __init__(self, owner: OutboundCaller, route: OutboundRoute) -> None:
+        self._owner = owner
+        self._ledger = owner.ledger
+        self._metrics = owner.metrics
+        self.subject = route.subject
+        self.authority = route.service.encode()
+        self._reporter = Reporter(
+            owner.metrics, "source", route.caller, route.caller_identity, route.service
+        )
+        self._faulted = owner.metrics.faults
+        self._router: Router | None = None
+        self._rules: tuple[Rule, ...] = ()
+        self._injector: FaultInjector[RequestHead] | None = None
+        self.apply(route)
+
+    def apply(self, route: OutboundRoute) -> None:
+        self.route = route
+        self.timeouts: Timeouts = route.policy.timeouts
+        clusters = self._owner.clusters
+        self._default = Rule(route, clusters, None)
+        self._router = None
+        self._rules = ()
+        if route.policy.routes:
+            self._router = compile_routes(route.service, route.policy.routes)
+            self._rules = tuple(Rule(route, clusters, each) for each in self._router.routes)
+        self._injector = compile_faults(route.policy.faults, compile_match, time.time())
 
     def accept(self) -> asyncio.Protocol:
         """The protocol of one more connection from the workload."""
@@ -98,94 +164,252 @@ class OutboundService:
             return Closed()
         if is_http:
             return DownstreamConnection(ledger, self)
-        return Relay(
-            self._ledger, self._reporter, self.timeouts.stream_idle_s, self._start_relay
-        ).near
+        cluster = self._default.cluster
+        assert cluster is not None
+        return OutboundSession(ledger, self._reporter, cluster, self.timeouts).near
 
     # HTTP
 
     def dispatch(self, exchange: Exchange) -> None:
-        exchange.plan = pools = self._pools
         head = exchange.head
         if not head.has_request_id:
+            number = jitter().getrandbits(192)
+            identifier = b"%032x" % (number >> 64)
             head.has_request_id = True
-            head.lines.append(b"x-request-id: %032x" % jitter().getrandbits(128))
-        pool = self._balancer.pick(pools, (), self._ledger.now)
-        if pool is None:
-            exchange.refuse(Flag.NO_HEALTHY_UPSTREAM, "(0 in the registry)")
-        elif self._dialer.identity is None:
+            head.lines.append(b"x-request-id: " + identifier)
+            if not head.has_trace:
+                # W3C Trace Context: the same number, so that one finds the other; not sampled.
+                head.has_trace = True
+                head.lines.append(
+                    b"traceparent: 00-%b-%016x-00" % (identifier, number & 0xFFFFFFFFFFFFFFFF)
+                )
+        elif not head.has_trace:
+            number = jitter().getrandbits(192)
+            head.has_trace = True
+            head.lines.append(
+                b"traceparent: 00-%032x-%016x-00" % (number >> 64, number & 0xFFFFFFFFFFFFFFFF)
+            )
+        rule = self._default
+        if self._router is not None:
+            found = self._router.find(head, self._owner.caller)
+            if found is not None:
+                rule = self._rules[found.index]
+        exchange.rule = rule
+        exchange.timeouts = rule.timeouts
+        exchange.retries = rule.retries
+        if self._ledger.is_out_of_memory:
+            exchange.refuse(Flag.OVERLOAD, "out of memory")
+            return
+        exchange.request_s = rule.timeouts.request_s
+        if head.timeout_ms:
+            self._tighten(exchange)
+        elif rule.deadline_line:
+            head.lines.append(rule.deadline_line)
+        if not rule.is_plain or self._injector is not None:
+            self._dispatch_otherwise(exchange, rule)
+        elif self._owner.identity is None:
             exchange.refuse(Flag.UPSTREAM_CONNECT_FAILURE, self._no_identity())
         else:
-            exchange.tries = 1
-            exchange.target = pool
-            pool.serve(exchange)
+            cast(Cluster, rule.cluster).begin(exchange)
 
-    def retry(self, exchange: Exchange, verdict: Verdict) -> bool:
-        last = cast(EndpointPool, exchange.target)
-        exchange.tried = tried = (*exchange.tried, last)
-        pool = self._balancer.pick(
-            cast(Pools, exchange.plan),
-            cast(Collection[EndpointPool], tried),
-            self._ledger.now,
-        )
-        if pool is None:
-            if verdict is not Verdict.FRESH_CONNECTION:
-                return False
-            pool = last
-        if self._dialer.identity is None:
+    def _tighten(self, exchange: Exchange) -> None:
+        """The application has less time left itself."""
+        head = exchange.head
+        exchange.request_s = tighten(exchange.request_s, parse(head.timeout_ms))
+        if exchange.request_s:
+            head.lines.append(render(exchange.request_s))
+
+    def _dispatch_otherwise(self, exchange: Exchange, rule: Rule) -> None:
+        """Whatever is not straight on to one cluster."""
+        injector = self._injector
+        if injector is not None:
+            injection = injector.decide(exchange.head, self._owner.caller, jitter(), time.time())
+            if injection is not None:
+                self._inject(exchange, rule, injection)
+                return
+        self._follow(exchange, rule)
+
+    def _inject(self, exchange: Exchange, rule: Rule, injection: Injection) -> None:
+        self._faulted.labels(self._owner.caller, self.route.service, injection.name).value += 1
+
+        def go_on() -> None:
+            if exchange.is_finished:
+                return
+            if injection.abort_status:
+                detail = f"({injection.name})"
+                exchange.refuse(Flag.FAULT_ABORT, detail, injection.abort_status)
+            else:
+                self._follow(exchange, rule)
+
+        if injection.delay_s:
+            exchange.flag = Flag.FAULT_DELAY.value
+            asyncio.get_running_loop().call_later(injection.delay_s, go_on)
+        else:
+            go_on()
+
+    def _follow(self, exchange: Exchange, rule: Rule) -> None:
+        head = exchange.head
+        route = rule.route
+        cluster = rule.cluster
+        hasher = rule.hashers[0]
+        added: list[bytes] = []
+        if route is not None:
+            declared = route.route
+            if route.has_response_changes:
+                exchange.change_response = route.change_response
+            if declared.respond is not None:
+                exchange.answer(*answer_of(declared.respond))
+                return
+            if declared.redirect is not None:
+                location = route.location(head, b"http")
+                exchange.answer(redirect_to(declared.redirect.status, location), b"")
+                return
+            if len(rule.clusters) > 1:
+                at, cookie = route.choose(
+                    head, exchange.client() if declared.sticky else b"", jitter()
+                )
+                if cookie is not None:
+                    added.append(cookie)
+                cluster = rule.clusters[at]
+                hasher = rule.hashers[at]
+        if cluster is None:
+            exchange.refuse(
+                Flag.DENIED,
+                f"route {rule.name!r} leads to a service that {self._owner.caller} "
+                "does not declare as an upstream",
+            )
+            return
+        if self._owner.identity is None:
+            exchange.refuse(Flag.UPSTREAM_CONNECT_FAILURE, self._no_identity())
+            return
+        if hasher is not None:
+            exchange.key, cookie = hasher(head, exchange.client(), jitter())
+            # The split may have just set one of the same name: that one is the client's.
+            if cookie is not None and cookie.partition(b"=")[0] not in {
+                line.partition(b"=")[0] for line in added
+            }:
+                added.append(cookie)
+        if added:
+            change = exchange.change_response
+            exchange.change_response = (
+                (lambda lines: [*lines, *added])
+                if change is None
+                else (lambda lines: [*change(lines), *added])
+            )
+        if route is not None and route.has_request_changes:
+            route.change_request(head)
+        if rule.mirror is not None and jitter().random() < rule.mirror_share:
+            start_mirror(exchange, rule.mirror, rule.timeouts)
+        cluster.begin(exchange)
+
+    def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
+        last = cast(EndpointPool | None, exchange.target)
+        if last is None or self._owner.identity is None:
             return False
-        self._retries.value += 1
-        exchange.tries += 1
-        exchange.target = pool
-        pool.serve(exchange, is_fresh=verdict is Verdict.FRESH_CONNECTION)
+        cluster = cast(Cluster, last.owner)
+        rule = cast(Rule, exchange.rule)
+        started = exchange.tried_at
+        tries = exchange.tries
+        pool = cluster.again(exchange, last, may_be_same=verdict is not Verdict.OTHER_ENDPOINT)
+        if pool is None:
+            return False
+        now = self._ledger.now
+        cluster.balancer.observe(last, max(0.0, now - started), True, now)
+        cluster.judge(last, True)
+        exchange.tried_at = now
+        if exchange.request_s:
+            lines = exchange.head.lines
+            for at, line in enumerate(lines):
+                if line.startswith(b"x-mesh-timeout-ms:"):
+                    lines[at] = render(exchange.left_s())
+                    break
+        is_fresh = verdict is Verdict.FRESH_CONNECTION
+        wait_s = backoff_s(rule.retries, tries, jitter(), failure)
+        if wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, _serve, exchange, pool, is_fresh)
+        else:
+            pool.serve(exchange, is_fresh=is_fresh)
         return True
 
-    def _dialled(self, pool: EndpointPool, is_connected: bool) -> None:
-        if is_connected:
-            self._balancer.succeeded(pool)
-        else:
-            self._balancer.failed(pool, self._ledger.now, jitter())
+    def finished(self, exchange: Exchange) -> None:
+        now = monotonic()
+        pool = cast(EndpointPool | None, exchange.target)
+        if pool is not None:
+            cluster = cast(Cluster, pool.owner)
+            cluster.over(exchange, pool)
+            status = exchange.status
+            if status < 500:
+                if exchange.flag not in _NO_ONE_TO_BLAME:
+                    cluster.balancer.observe(
+                        pool, (exchange.headed or now) - exchange.tried_at, status == 429, now
+                    )
+                    if pool.consecutive_failures or pool.is_probing:
+                        cluster.judge(pool, False)
+            elif exchange.flag not in _NO_ONE_TO_BLAME:
+                cluster.balancer.observe(pool, now - exchange.tried_at, True, now)
+                cluster.judge(pool, True)
+        self._reporter.answered(exchange, now)
 
     def _no_identity(self) -> str:
-        return f"this proxy has no usable identity for {self.route.caller}"
+        return f"this proxy has no usable identity for {self._owner.caller}"
 
-    # TCP
+    def forget_expired(self, wall_now: float) -> None:
+        """Faults end by themselves, without a new policy."""
+        if self._injector is not None and not self._injector.has_any(wall_now):
+            self._injector = None
 
-    def _start_relay(self, relay: Relay) -> None:
-        if self._dialer.identity is None:
-            relay.refuse(Flag.UPSTREAM_CONNECT_FAILURE)
+
+class HostRouted:
+    """One port for every HTTP upstream of a workload; also what ``http_proxy`` may name."""
+
+    trusts_flag = False
+
+    def __init__(self, owner: OutboundCaller) -> None:
+        self._owner = owner
+        self.listen: Address | None = None
+        self._hosts: dict[bytes, OutboundService] = {}
+        self.timeouts = Timeouts()
+        self.subject = f"{owner.caller} -> ?"
+        self.authority = b""
+        self._reporter = Reporter(owner.metrics, "source", owner.caller, owner.principal, "unknown")
+
+    def apply(self, routes: HostRoutes) -> None:
+        services = self._owner.services
+        self.listen = routes.listen
+        self._hosts = {host: services[key] for host, key in routes.hosts.items()}
+
+    def accept(self) -> asyncio.Protocol:
+        ledger = self._owner.ledger
+        if ledger.is_full:
+            self._owner.metrics.overloads.labels("source").value += 1
+            is_flood = len(ledger.connections) > ledger.max_connections * 11 // 10
+            return Closed() if is_flood else DownstreamConnection(ledger, Shed(self))
+        return DownstreamConnection(ledger, self)
+
+    def dispatch(self, exchange: Exchange) -> None:
+        authority = exchange.head.authority or b""
+        service = self._hosts.get(authority)
+        if service is None:
+            # "[::1]:80" has no name in it: what is left of it is nobody's either.
+            service = self._hosts.get(authority.rpartition(b":")[0].lower() or authority.lower())
+        if service is None:
+            service = self._hosts.get(authority.lower())
+        if service is None:
+            name = authority.decode("latin-1")[:100]
+            exchange.refuse(
+                Flag.NO_ROUTE,
+                f"{name or 'a request without Host'} is no upstream of {self._owner.caller}; "
+                f"use http://<service>.mesh/ with a service that it declares",
+            )
             return
-        self._dial_relay(relay, self._pools, ())
+        exchange.handler = service
+        service.dispatch(exchange)
 
-    def _dial_relay(self, relay: Relay, pools: Pools, tried: tuple[EndpointPool, ...]) -> None:
-        if relay.is_over:
-            return
-        pool = self._balancer.pick(pools, tried, self._ledger.now)
-        if pool is None or len(tried) >= MAX_TRIES:
-            flag = Flag.UPSTREAM_CONNECT_FAILURE if tried else Flag.NO_HEALTHY_UPSTREAM
-            relay.refuse(flag)
-            return
+    def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
+        return False
 
-        def failed(_detail: str) -> None:
-            self._dialled(pool, False)
-            self._retries.value += 1
-            self._dial_relay(relay, pools, (*tried, pool))
-
-        relay.dial(
-            self._dialer,
-            pool.endpoint.address,
-            pool.endpoint.port,
-            self.timeouts.connect_s,
-            failed,
-        )
-
-    def sweep(self, now: float) -> None:
-        for pool in self._pools:
-            pool.sweep(now)
-
-    def close(self) -> None:
-        for pool in self._pools:
-            pool.close()
+    def finished(self, exchange: Exchange) -> None:
+        self._reporter.answered(exchange, monotonic())
 
 
 class Shed:
@@ -193,7 +417,7 @@ class Shed:
 
     trusts_flag = False
 
-    def __init__(self, of: OutboundService) -> None:
+    def __init__(self, of: OutboundService | HostRouted) -> None:
         self.subject = of.subject
         self.authority = of.authority
         self.timeouts = of.timeouts
@@ -202,5 +426,10 @@ class Shed:
     def dispatch(self, exchange: Exchange) -> None:
         exchange.refuse(Flag.OVERLOAD, "too many connections")
 
-    def retry(self, exchange: Exchange, verdict: Verdict) -> bool:
+    def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
         return False
+
+
+def _serve(exchange: Exchange, pool: EndpointPool, is_fresh: bool) -> None:
+    if not exchange.is_finished:
+        pool.serve(exchange, is_fresh=is_fresh)

@@ -198,6 +198,8 @@ class Registrar:
                 reg.META_HOST: host,
                 reg.META_VERSION: workload.version,
                 reg.META_PROTOCOL: workload.protocol,
+                reg.META_WEIGHT: str(workload.weight),
+                **({reg.META_ZONE: self._settings.zone} if self._settings.zone else {}),
             },
             checks=(
                 TtlCheck(

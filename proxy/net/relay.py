@@ -21,29 +21,31 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """One session: the near half was accepted, the far half is dialled."""
+    """One session: the near half was accepted, the far half is dialled.
 
-    __slots__ = ("_dial", "_idle_s", "_is_over", "_ledger", "_reporter", "_started", "far", "near")
+    ``start`` is called when the near half is there, and dials the far one.
+    """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        reporter: Reporter,
-        idle_s: float,
-        start: Callable[["Relay"], None],
-    ) -> None:
-        """``start`` is called when the near half is there, and dials the far one."""
+    __slots__ = ("_dial", "_idle_s", "_is_over", "_ledger", "_reporter", "far", "near")
+
+    def __init__(self, ledger: Ledger, reporter: Reporter, idle_s: float) -> None:
         self._ledger = ledger
         self._reporter = reporter
         self._idle_s = idle_s
         self._is_over = False
         self._dial: Dial | None = None
-        self._started = start
         series = reporter.tcp()
         series.opened.value += 1
         self.near = RelayHalf(self, ledger, series.received)
         self.far = RelayHalf(self, ledger, series.sent)
         self.near.other, self.far.other = self.far, self.near
+
+    def start(self) -> None:
+        """Ends in ``dial`` or in ``refuse``."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """The session is over."""
 
     @property
     def is_over(self) -> bool:
@@ -52,7 +54,7 @@ class Relay:
     def begin(self) -> None:
         self._ledger.connections.add(self)
         self._ledger.exchanges.add(self)
-        self._started(self)
+        self.start()
 
     def dial(
         self,
@@ -83,6 +85,7 @@ class Relay:
             self._dial = None
         self._ledger.connections.discard(self)
         self._ledger.exchanges.discard(self)
+        self.ended()
         self._reporter.tcp(flag).closed.value += 1
         for half in (self.near, self.far):
             half.finish(is_reset=is_reset)

@@ -1,18 +1,22 @@
 """What the proxy says of itself: the admin port's answers and the gauges of the control side."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from proxy import __version__
+from proxy.core.discovery import ServiceView
+from proxy.core.exposition import render
 from proxy.core.metrics import Metrics
 from proxy.model.names import ServiceName
-from proxy.model.settings import Settings
+from proxy.model.settings import Settings, Upstream, Workload
 from proxy.model.status import IdentityStatus, ProxyStatus, State, UpstreamStatus, WorkloadStatus
 from proxy.net.admin import PROMETHEUS, Answer, Handler, Route, json_answer, text_answer
 from proxy.net.consul import ConsulError
 from proxy.net.health import HealthChecker
+from proxy.net.pulse import lag_gauge
 from proxy.net.registrar import Registrar
 from proxy.net.watcher import Watcher
+from proxy.net.workers import Workers
 
 Identities = Mapping[ServiceName, IdentityStatus | None]
 Reloaded = Mapping[ServiceName, IdentityStatus | str]
@@ -29,11 +33,14 @@ class Report:
         watcher: Watcher,
         registrar: Registrar,
         checkers: Mapping[ServiceName, HealthChecker],
+        workers: Workers,
         state: Callable[[], State],
+        generation: Callable[[], int],
         identities: Callable[[], Identities],
-        reload: Callable[[], Reloaded],
+        reload: Callable[[], Awaitable[Reloaded]],
     ) -> None:
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics, self._workers = settings, metrics, workers
+        self._generation = generation
         self._watcher, self._registrar, self._checkers = watcher, registrar, checkers
         self._state, self._identities, self._reload = state, identities, reload
         self._started_at = rfc3339(datetime.now(UTC))
@@ -45,11 +52,11 @@ class Report:
             "/status": lambda: json_answer(self.status()),
             "/config": self._config,
             "/endpoints": self._endpoints,
-            "/metrics": lambda: Answer(body=self._metrics.render(), content_type=PROMETHEUS),
         }
         return {
             **{path: Route(method="GET", handler=_async(answer)) for path, answer in get.items()},
-            "/reload": Route(method="POST", handler=_async(self._reloaded)),
+            "/metrics": Route(method="GET", handler=self._counted),
+            "/reload": Route(method="POST", handler=self._reloaded),
             "/deregister": Route(method="POST", handler=self._deregister),
         }
 
@@ -63,7 +70,7 @@ class Report:
             state=self._state(),
             release=settings.release,
             config=settings.config,
-            generation=watcher.generation,
+            generation=self._generation(),
             policy_source=watcher.policy_source,
             refused=watcher.refused,
             registry_error="; ".join(errors),
@@ -84,13 +91,14 @@ class Report:
                 UpstreamStatus(
                     service=upstream.service,
                     caller=workload.service,
-                    listen=f"{upstream.listen.host}:{upstream.listen.port}",
+                    listen=_way_to(workload, upstream),
                     endpoints=watcher.views[upstream.service].endpoints,
                     source=watcher.views[upstream.service].source,
                 )
                 for workload in settings.workloads
                 for upstream in workload.upstreams
             ),
+            workers=self._workers.status,
         )
 
     def _ready(self) -> Answer:
@@ -102,7 +110,7 @@ class Report:
             {
                 "settings": self._settings,
                 "policy": self._watcher.policy,
-                "generation": self._watcher.generation,
+                "generation": self._generation(),
                 "policy_source": self._watcher.policy_source,
                 "refused": self._watcher.refused,
             }
@@ -118,12 +126,21 @@ class Report:
                     "doubt": view.doubt,
                     "malformed": view.malformed,
                 }
-                for name, view in self._watcher.views.items()
+                for name, view in self._views()
             }
         )
 
-    def _reloaded(self) -> Answer:
-        found = self._reload()
+    def _views(self) -> Iterator[tuple[str, ServiceView]]:
+        yield from self._watcher.views.items()
+        for view in self._watcher.elsewhere.values():
+            yield view.subject, view
+
+    async def _counted(self) -> Answer:
+        whole = await self._workers.tally(self._metrics.tally())
+        return Answer(body=render(whole), content_type=PROMETHEUS)
+
+    async def _reloaded(self) -> Answer:
+        found = await self._reload()
         errors = {name: what for name, what in found.items() if isinstance(what, str)}
         # Some, but not all: a success for those, so that a recovery service by service can go on.
         status = 200 if not errors else 500 if len(errors) == len(found) else 207
@@ -175,15 +192,13 @@ class Gauges:
         self._errors = {
             kind: errors.labels(kind) for kind in ("unavailable", "rejected", "garbage")
         }
-        self.loop_lag = metrics.gauge(
-            "mesh_event_loop_lag_seconds", "How late the last timer of the event loop was."
-        ).labels()
+        self.loop_lag = lag_gauge(metrics)
 
     def registry_error(self, error: ConsulError) -> None:
         self._errors[error.kind].value += 1
 
-    def observe(self, watcher: Watcher) -> None:
-        self._generation.value = watcher.generation
+    def observe(self, watcher: Watcher, generation: int) -> None:
+        self._generation.value = generation
         self._refused.value = 1 if watcher.refused else 0
         for name, view in watcher.views.items():
             self._endpoints.labels(name).value = len(view.endpoints)
@@ -194,6 +209,12 @@ class Gauges:
         for name, identity in identities.items():
             moment = not_after(identity)
             self._not_after.labels(name).value = moment.timestamp() if moment else 0
+
+
+def _way_to(workload: Workload, upstream: Upstream) -> str:
+    """The address that leads to it: its own, or the one that it shares; empty: a route alone."""
+    at = upstream.listen or (workload.outbound if upstream.protocol == "http" else None)
+    return f"{at.host}:{at.port}" if at else ""
 
 
 def not_after(identity: IdentityStatus | None) -> datetime | None:

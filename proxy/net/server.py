@@ -25,15 +25,19 @@ from proxy.model.registration import Acknowledgement
 from proxy.model.settings import Settings
 from proxy.model.status import IdentityStatus, State
 from proxy.net.admin import Admin
+from proxy.net.channel import Reply
 from proxy.net.consul import Consul
 from proxy.net.dataplane import DataPlane
 from proxy.net.health import HealthChecker
 from proxy.net.notify import Notifier
+from proxy.net.pulse import PULSE_S, pulse
 from proxy.net.registrar import Registrar, Standing
 from proxy.net.report import Gauges, Report, not_after
+from proxy.net.sockets import Sockets, worker_count
 from proxy.net.store import Store
 from proxy.net.tasks import Tasks
 from proxy.net.watcher import Watcher
+from proxy.net.workers import Workers
 
 FIRST_ANSWERS_S = 5.0
 """How long the start waits for the registry before it goes on without."""
@@ -46,7 +50,8 @@ ANNOUNCE_AGAIN_S = 0.3
 LAME_DUCK_S = 1.0
 """After that, how long callers have to be told by the registry, while we still serve."""
 DRAIN_AFTER_FAILURE_S = 5.0
-PULSE_S = 0.5
+FIRST_WORKERS_S = 5.0
+"""How long the start waits for the other workers before it goes on without."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ class Server:
         token: str | None = None,
         notifier: Notifier | None = None,
         rng: random.Random | None = None,
-        make_dataplane: Callable[[Settings, Metrics], DataPlane] = DataPlane,
+        make_dataplane: Callable[..., DataPlane] = DataPlane,
     ) -> None:
         """Within a running event loop. ``token`` is for Consul."""
         self.state: State = "starting"
@@ -73,7 +78,16 @@ class Server:
         self._notifier = notifier or Notifier(os.environ)
         rng = rng or random.SystemRandom()
         metrics = Metrics()
-        self._dataplane = make_dataplane(settings, metrics)
+        count = worker_count(settings)
+        self._sockets = Sockets(settings, count)
+        self._dataplane = (
+            make_dataplane(settings, metrics)
+            if count == 1
+            else make_dataplane(settings, metrics, share=1 / count, sockets=self._sockets.of(0))
+        )
+        self._workers = Workers(
+            settings, self._sockets, self._dataplane, metrics, rng=rng, settled=self._settled
+        )
         self._identities: dict[ServiceName, IdentityStatus | None] = {}
         self._consul = Consul(
             settings.consul.url, token=token, datacenter=settings.consul.datacenter
@@ -97,13 +111,18 @@ class Server:
             watcher=self._watcher,
             registrar=self._registrar,
             checkers=self._checkers,
+            workers=self._workers,
             state=lambda: self.state,
+            generation=lambda: self._generation,
             identities=lambda: self._identities,
-            reload=self.reload,
+            reload=self._reload_everywhere,
         )
         self._admin = Admin(self.report.routes())
         self._tasks = Tasks()
         self._applied: tuple[Policy, Catalogue] | None = None
+        self._generation = 0
+        """Of the policy that every worker runs."""
+        self._reloading: list[asyncio.Future[Reply]] = []
         self._acknowledged: Acknowledgement | None = None
         self._serving: frozenset[ServiceName] = frozenset()
         self._is_compile_due = self._is_registering = False
@@ -131,6 +150,7 @@ class Server:
         is_ready = self.state == "ready"
         if is_ready:
             self._notifier.reloading()
+        self._reloading = self._workers.reload()
         found = self._dataplane.reload_identities()
         for name, what in found.items():
             if isinstance(what, str):
@@ -142,11 +162,16 @@ class Server:
             self._notifier.ready(self._summary())
         return found
 
+    async def _reload_everywhere(self) -> dict[ServiceName, IdentityStatus | str]:
+        found = self.reload()
+        return found | await self._workers.reloaded(self._reloading)
+
     # Start, service, stop.
 
     async def _start(self) -> None:
         admin = self._settings.admin
         self._apply()
+        self._sockets.bind()
         await self._dataplane.start()
         self._take_identities()
         try:
@@ -158,7 +183,7 @@ class Server:
             ) from error
         self._tasks.start("pulse", self._pulse())
         self._tasks.start("store", self._store.run())
-        for name, work in self._watcher.tasks():
+        for name, work in (*self._workers.tasks(), *self._watcher.tasks()):
             self._tasks.start(name, work)
         for service, checker in self._checkers.items():
             self._tasks.start(f"health-{service}", checker.run())
@@ -170,6 +195,7 @@ class Server:
                 async with asyncio.timeout(FIRST_ANSWERS_S):
                     await self._watcher.first_answers.wait()
             self._apply()
+        await self._workers.all_listen(FIRST_WORKERS_S)
         self.state = "ready"
         _log.info("ready", extra={"registry_error": self._watcher.error})
         self._notifier.ready(self._summary())
@@ -194,7 +220,8 @@ class Server:
 
     async def _drain(self, drain_s: float) -> None:
         self.state = "draining"
-        _log.info("draining", extra={"connections": self._dataplane.open_connections})
+        connections = self._dataplane.open_connections + self._workers.connections
+        _log.info("draining", extra={"connections": connections})
         self._notifier.stopping("draining")
         now = asyncio.ensure_future(self._stop_now.wait())
         graceful = asyncio.ensure_future(self._drain_gracefully(drain_s))
@@ -213,13 +240,15 @@ class Server:
         announce_s = ANNOUNCE_AGAIN_S if self._registrar.error else ANNOUNCE_S
         if self._is_registering and await self._registrar.flush(min(announce_s, drain_s)):
             await asyncio.sleep(min(LAME_DUCK_S, drain_s / 4))
-        return await self._dataplane.drain(drain_s)
+        return all(
+            await asyncio.gather(self._dataplane.drain(drain_s), self._workers.drain(drain_s))
+        )
 
     async def _close(self) -> None:
         await self._tasks.stop()
         await self._store.flush()
         await self._admin.close()
-        await self._dataplane.close()
+        await asyncio.gather(self._dataplane.close(), self._workers.close())
         await self._consul.close()
 
     # What changes while it runs.
@@ -235,9 +264,16 @@ class Server:
         wanted = (self._watcher.policy, self._watcher.catalogue)
         if wanted != self._applied:
             self._dataplane.apply(compile_table(self._settings, *wanted))
+            self._workers.apply(*wanted)
             self._applied = wanted
         self._store.changed(lambda: self._watcher.last_good)
-        self._gauges.observe(self._watcher)
+        self._settled()
+
+    def _settled(self) -> None:
+        """Something is in force that was not, or is now in force in every worker."""
+        if self._workers.is_settled and not self._is_compile_due:
+            self._generation = self._watcher.generation
+        self._gauges.observe(self._watcher, self._generation)
         acknowledged = self._acknowledgement()
         if acknowledged != self._acknowledged:
             self._acknowledged = acknowledged
@@ -256,21 +292,19 @@ class Server:
 
     async def _pulse(self) -> None:
         """Watches the event loop, the watchdog's time, and the expiry of identities."""
-        loop = asyncio.get_running_loop()
         watchdog_s = self._notifier.watchdog_s
         period_s = min(PULSE_S, watchdog_s / 3) if watchdog_s else PULSE_S
-        while True:
-            before_s = loop.time()
-            await asyncio.sleep(period_s)
-            self._gauges.loop_lag.value = max(0.0, loop.time() - before_s - period_s)
-            if watchdog_s:
-                self._notifier.alive()
-            serving = self._with_valid_identity()
-            if serving != self._serving:
-                expired = sorted(self._serving - serving)
-                _log.error("identity expired", extra={"services": expired})
-                self._serving = serving
-                self._registrar.poke()
+        await pulse(self._gauges.loop_lag, self._beat, period_s)
+
+    def _beat(self) -> None:
+        if self._notifier.watchdog_s:
+            self._notifier.alive()
+        serving = self._with_valid_identity()
+        if serving != self._serving:
+            expired = sorted(self._serving - serving)
+            _log.error("identity expired", extra={"services": expired})
+            self._serving = serving
+            self._registrar.poke()
 
     # What is said to others.
 
@@ -293,7 +327,7 @@ class Server:
 
     def _acknowledgement(self) -> Acknowledgement:
         return Acknowledgement(
-            generation=self._watcher.generation,
+            generation=self._generation,
             release=self._settings.release,
             config=self._settings.config,
             state=self.state,
@@ -303,5 +337,5 @@ class Server:
     def _summary(self) -> str:
         return (
             f"{self.state}: {len(self._settings.workloads)} workload(s), "
-            f"policy generation {self._watcher.generation}"
+            f"policy generation {self._generation}"
         )

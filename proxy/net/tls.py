@@ -19,6 +19,11 @@ from proxy.http.ledger import Ledger
 
 HANDSHAKE_TIMEOUT_S = 10.0
 _READ_BYTES = 16 * 1024  # one record holds no more (RFC 8446, section 5.1)
+_PIECE_BYTES = 64 * 1024
+"""Of plaintext or ciphertext that are in hand at once. OpenSSL's buffers grow to the largest piece
+they ever held and stay so large, and a reader that stands still has at least one of them waiting."""
+_received = memoryview(bytearray(_PIECE_BYTES))
+"""Filled by the loop and read in the same call, so one serves all connections."""
 _CONTROL_BYTES = 64 * 1024  # unsent answers to a peer's own TLS messages, such as KeyUpdate
 _HANDSHAKE_BYTES = 128 * 1024  # two certificate chains fit many times
 _RECORD_HANDSHAKE = 0x16
@@ -41,7 +46,7 @@ Failed = Callable[[str, str], None]
 does not complete."""
 
 
-class TlsTransport(asyncio.Protocol):
+class TlsTransport(asyncio.BufferedProtocol):
     """One connection, either side."""
 
     __slots__ = (
@@ -113,7 +118,11 @@ class TlsTransport(asyncio.Protocol):
         if not self._is_server:
             self._handshake()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = _received[:nbytes]
         incoming = self._incoming
         upper = self._upper
         if upper is None:
@@ -125,21 +134,21 @@ class TlsTransport(asyncio.Protocol):
         else:
             incoming.write(data)
         try:
-            data = self._read(_READ_BYTES)
+            plain = self._read(_READ_BYTES)
         except ssl.SSLWantReadError:
             self._flush_control()
             return
         except ssl.SSLZeroReturnError:
-            data = b""
+            plain = b""
         except ssl.SSLError as error:
             self._break(error)
             return
-        if not data:
+        if not plain:
             self._end_reading(upper)
         elif incoming.pending:
-            self._read_on(upper, data)
+            self._read_on(upper, plain)
         else:
-            upper.data_received(data)
+            upper.data_received(plain)
 
     def _read_on(self, upper: asyncio.Protocol, first: bytes) -> None:
         parts = [first]
@@ -203,7 +212,7 @@ class TlsTransport(asyncio.Protocol):
 
     # The handshake
 
-    def _is_handshake_done(self, data: bytes) -> bool:
+    def _is_handshake_done(self, data: memoryview) -> bool:
         if self._is_server and not self._handshake_bytes and data[0] != _RECORD_HANDSHAKE:
             self._fail("plaintext", "the client does not speak TLS")
             return False
@@ -271,6 +280,10 @@ class TlsTransport(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if self._is_write_closed:
+            return
+        if len(data) > _PIECE_BYTES:
+            for at in range(0, len(data), _PIECE_BYTES):
+                self.write(data[at : at + _PIECE_BYTES])
             return
         try:
             sent = self._obj.write(data)

@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,43 @@ def real_url(consul_binary: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{http}"
         finally:
             end(process)
+
+
+class Datacenter:
+    """A real agent of one, joined to ``others`` over Consul's WAN gossip."""
+
+    def __init__(self, binary: str, name: str, others: "tuple[Datacenter, ...]" = ()) -> None:
+        http, server, lan, self.wan = free_ports(4)
+        self.name, self.url = name, f"http://127.0.0.1:{http}"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the agent
+        self.process = subprocess.Popen(
+            [
+                *(binary, "agent", "-dev", "-bind=127.0.0.1", f"-node={name}-1"),
+                *(f"-datacenter={name}", f"-http-port={http}", f"-server-port={server}"),
+                *(f"-serf-lan-port={lan}", f"-serf-wan-port={self.wan}"),
+                *("-dns-port=-1", "-grpc-port=-1", "-hcl=disable_update_check = true"),
+                "-retry-interval-wan=1s",
+                *(f"-retry-join-wan=127.0.0.1:{other.wan}" for other in others),
+            ],
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def stop(self) -> None:
+        end(self.process)
+        self._log.close()
+
+
+@pytest.fixture
+def datacenters(consul_binary: str) -> Iterator[tuple[Datacenter, Datacenter]]:
+    with ExitStack() as stack:
+        near = Datacenter(consul_binary, "dc1")
+        stack.callback(near.stop)
+        await_leader(near.url, near.process)
+        far = Datacenter(consul_binary, "dc2", (near,))
+        stack.callback(far.stop)
+        await_leader(far.url, far.process)
+        yield near, far
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,10 @@ from meshctl.errors import Refused, RemoteFailure
 from proxy.model import registration
 from proxy.model.codec import encode
 from proxy.model.names import HostName, ServiceName, TrustDomain
-from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot, Timeouts
 from proxy.model.registration import SNAPSHOT_KEY, Acknowledgement
+from proxy.model.routing import DirectResponse, Match, PathMatch
+from proxy.model.snapshot import pack, plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -212,7 +215,7 @@ async def test_what_no_proxy_of_ours_registered_is_left_out(agent: Agent, edge: 
 async def test_what_is_published_is_canonical_json(agent: Agent, edge: ConsulEdge) -> None:
     await edge.publish(policy(5.0), TD)
     raw = (await agent.get(f"kv/{SNAPSHOT_KEY}?raw")).body
-    assert raw == encode(Snapshot(generation=1, trust_domain=TD, policy=policy(5.0)))
+    assert raw == pack(Snapshot(generation=1, trust_domain=TD, policy=policy(5.0)))
     assert json.loads(raw)["policy"]["defaults"]["timeouts"]["request_s"] == 5.0
 
 
@@ -267,3 +270,40 @@ async def test_a_late_proxy_is_waited_for(agent: Agent, edge: ConsulEdge) -> Non
     # A changed status is published at once, a changed output alone only after minutes.
     await report(agent, check, "warning", encode(acknowledgement(3)).decode())
     assert (await waiting).hosts == ("a",)
+
+
+async def test_a_policy_of_a_thousand_services_is_published_and_read_back(
+    agent: Agent, edge: ConsulEdge
+) -> None:
+    def routes(service: int) -> tuple[Route, ...]:
+        prefixes = (f"/{service * 7919 % 65521:x}/{number}" for number in range(5))
+        matches = (Match(path=PathMatch(prefix=prefix)) for prefix in prefixes)
+        return tuple(Route(name=f"r{n}", match=match) for n, match in enumerate(matches))
+
+    services = {
+        ServiceName(f"service-{i:04d}"): ServicePolicy(routes=routes(i)) for i in range(1000)
+    }
+    large = Policy(services=services)
+    published = await edge.publish(large, TD)
+    assert published.changed
+    raw = (await agent.get(f"kv/{SNAPSHOT_KEY}?raw")).body
+    assert len(raw) < len(plain(raw)) / 4
+    snapshot, _ = await edge.fetch_snapshot()
+    assert snapshot is not None
+    assert snapshot.policy == large
+    assert not (await edge.publish(large, TD)).changed
+    assert (await edge.history())[0].policy == large
+
+
+async def test_a_policy_that_consul_would_not_take_is_refused_before_it_is_sent(
+    edge: ConsulEdge,
+) -> None:
+    rng = random.Random(7)
+    routes = tuple(
+        Route(name=f"r{i}", respond=DirectResponse(status=200, body=rng.randbytes(30_000).hex()))
+        for i in range(20)
+    )
+    policy = Policy(services={ServiceName("api"): ServicePolicy(routes=routes)})
+    with pytest.raises(Refused, match="at most 524288"):
+        await edge.publish(policy, TD)
+    assert await edge.fetch_snapshot() == (None, 0)

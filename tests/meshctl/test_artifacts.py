@@ -13,9 +13,10 @@ import pytest
 
 from meshctl import artifacts
 from meshctl.layout import Layout
+from proxy.core.validation import validate
 from proxy.model.codec import decode
 from proxy.model.names import TrustDomain
-from proxy.model.settings import Address, Settings
+from proxy.model.settings import Address, Capacity, Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRUST_DOMAIN = TrustDomain("mesh.test")
@@ -53,6 +54,54 @@ def test_the_digest_is_that_of_everything_else(world: Any) -> None:
 def test_callers_are_those_that_declare_the_upstream(world: Any) -> None:
     allow = {workload.service: workload.allow for workload in settings(world, "back").workloads}
     assert allow == {"api": ("web",), "users": ()}
+
+
+def test_what_the_inventory_says_of_a_host_and_its_services_is_in_its_settings(
+    world_of: Any,
+) -> None:
+    world = world_of("""\
+version: 1
+consul: {mode: existing}
+proxy: {workers: auto, max_connections: 500, max_memory: 64MiB}
+hosts:
+  - name: front
+    address: 10.0.0.1
+    zone: eu-1
+    services:
+      - {name: web, port: 8080, weight: 7, upstreams: [api, {users: 9002}]}
+  - name: back
+    address: 10.0.0.2
+    services:
+      - {name: api, port: 8090, protocol: http}
+      - {name: users, port: 5432}
+""")
+    made = settings(world)
+    assert (made.zone, made.workers) == ("eu-1", 0)
+    assert made.capacity == Capacity(connections=500, memory_bytes=2**26)
+    (web,) = made.workloads
+    assert (web.weight, web.outbound) == (7, Address(host="127.0.0.1", port=15001))
+    assert [(use.service, use.listen) for use in web.upstreams] == [
+        ("api", None),
+        ("users", Address(host="127.0.0.1", port=9002)),
+    ]
+    assert validate(made) == ()
+
+
+@pytest.mark.parametrize(
+    ("workers", "capacity", "limits"),
+    [
+        (1, Capacity(), ("65536", "768M", "1024M")),
+        (4, Capacity(memory_bytes=2**28), ("65536", "1536M", "2048M")),
+        (0, Capacity(connections=100_000), ("404096", "60%", "80%")),
+    ],
+)
+def test_systemds_limits_are_above_the_proxys_own(
+    world: Any, workers: int, capacity: Capacity, limits: tuple[str, str, str]
+) -> None:
+    own = msgspec.structs.replace(settings(world), workers=workers, capacity=capacity)
+    text = artifacts.proxy_unit(world.host("front"), own).content.decode()
+    for name, value in zip(("LimitNOFILE", "MemoryHigh", "MemoryMax"), limits, strict=True):
+        assert f"\n{name}={value}\n" in text
 
 
 def test_the_proxys_unit_is_the_golden_one(world: Any) -> None:

@@ -20,7 +20,8 @@ from proxy.core.metrics import Metrics
 from proxy.core.table import compile_table
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName, TrustDomain, spiffe_id
-from proxy.model.policy import Policy, ServicePolicy, Timeouts
+from proxy.model.policy import Balancing, Policy, ServicePolicy, Timeouts
+from proxy.model.resilience import Limits, Retries
 from proxy.model.settings import (
     Address,
     Consul,
@@ -352,6 +353,10 @@ class Mesh:
         self.planes: dict[str, DataPlane] = {}
         self.settings: dict[str, Settings] = {}
         self.timeouts = FAST
+        self.limits = Limits()
+        self.retries = Retries()
+        self.balancing = Balancing(algorithm="round_robin")
+        """The simplest to reason about; the others have tests of their own."""
         self.max_connections = 10_000
         self.servers: list[asyncio.Server] = []
         """Of the test's own; closed at its end, since uvloop waits for an open one forever."""
@@ -452,7 +457,14 @@ class Mesh:
                 for service in ("api", "db")
             }
         )
-        policy = Policy(defaults=ServicePolicy(timeouts=self.timeouts))
+        policy = Policy(
+            defaults=ServicePolicy(
+                timeouts=self.timeouts,
+                limits=self.limits,
+                retries=self.retries,
+                balancing=self.balancing,
+            )
+        )
         for name, plane in self.planes.items():
             plane.apply(compile_table(self.settings[name], policy, catalogue))
 
@@ -505,3 +517,9 @@ async def quiet_mesh(mesh_pki: MeshPki) -> AsyncIterator[Mesh]:
     mesh = Mesh(mesh_pki)
     yield mesh
     await mesh.stop()
+
+
+@pytest.fixture
+def mesh_types() -> tuple[type[MeshPki], type[App], type[Client]]:
+    """For meshes of another shape."""
+    return MeshPki, App, Client

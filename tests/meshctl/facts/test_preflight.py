@@ -79,6 +79,15 @@ def test_a_port_of_somebody_else_is_found(world: Any, port: int, says: str) -> N
     assert (finding.code, finding.message) == (Code.PORT, says)
 
 
+def test_an_outbound_port_of_somebody_else_is_found_with_what_to_set(world: Any) -> None:
+    listener = Listener(port=15001, pid=77, process="nginx", group="/system.slice/nginx.service")
+    (finding,) = findings(world, world.fresh("front", listeners=(listener,)))
+    assert finding.message.startswith(
+        "port 15001, which reaches web's upstreams by name, is in use"
+    )
+    assert "outbound_port of web" in finding.fix
+
+
 def test_our_own_ports_are_no_obstacle(world: Any) -> None:
     listeners = (
         Listener(port=15006, pid=4711, process="python", group="/anything"),

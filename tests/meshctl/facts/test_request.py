@@ -215,3 +215,19 @@ def test_the_clock_offset_is_taken_from_the_middle(inventory: Inventory) -> None
 def test_another_answer_is_refused(text: bytes) -> None:
     with pytest.raises(Malformed):
         request.parse(text, sent_at=0, received_at=0)
+
+
+def test_every_port_of_the_proxy_is_asked_for_and_no_other(world_of: Any) -> None:
+    inventory = world_of("""\
+version: 1
+consul: {mode: existing}
+hosts:
+  - name: front
+    address: 10.0.0.1
+    services:
+      - {name: web, port: 8080, upstreams: [api, {users: 9002}]}
+      - {name: api, port: 8081, protocol: http}
+      - {name: users, port: 5432}
+""").inventory
+    asked, _, _ = request.stdin(inventory, inventory.hosts[0]).partition(b"\n")
+    assert json.loads(asked)["ports"] == [9002, 15000, 15001, 15006]

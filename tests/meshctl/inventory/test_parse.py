@@ -82,7 +82,7 @@ class TestExample:
         assert [host.name for host in inventory.hosts] == ["web-1", "app-1", "app-2", "db-1"]
         assert inventory.hosts[0].roles == {Role.CONTROL, Role.WORKLOAD}
         assert inventory.hosts[1].roles == {Role.WORKLOAD}
-        assert inventory.hosts[0].labels == {"zone": "a", "rack": "7"}
+        assert inventory.hosts[0].labels == {"rack": "7"}
 
     def test_host_overrides_ssh_field_by_field(self, inventory: Inventory) -> None:
         ssh = inventory.hosts[2].ssh
@@ -110,6 +110,22 @@ class TestExample:
         assert [(use.service, use.port, use.protocol) for use in uses] == [
             ("api", 9001, "http"),
             ("orders-db", 9002, "tcp"),
+            ("search", None, "http"),
+        ]
+
+    def test_the_label_is_the_zone_of_a_host_that_does_not_say_its_own(
+        self, inventory: Inventory
+    ) -> None:
+        assert [host.zone for host in inventory.hosts] == ["a", "a", "b", ""]
+
+    def test_outbound_ports_and_weights(self, inventory: Inventory) -> None:
+        services = [service for host in inventory.hosts for service in host.services]
+        assert [(made.name, made.outbound_port, made.weight) for made in services] == [
+            ("web", 15001, 1),
+            ("api", None, 3),
+            ("api", None, 1),
+            ("orders-db", None, 1),
+            ("search", None, 1),
         ]
 
     def test_health_is_merged_and_the_nearest_kind_wins(self, inventory: Inventory) -> None:
@@ -141,6 +157,9 @@ class TestDefaults:
         assert (host.address, host.root, host.services) == ("127.0.0.1", "/mesh/a", ())
         assert (host.ssh.user, host.ssh.port, host.ssh.key) == ("root", 22, None)
         assert (host.proxy.inbound_port, host.proxy.admin_port) == (15006, 15000)
+        assert (host.proxy.workers, host.proxy.max_connections) == (1, 10_000)
+        assert host.proxy.max_memory_bytes == 512 * 1024**2
+        assert host.zone == ""
 
     def test_health_of_a_service_without_any_is_tcp(self) -> None:
         service = "  - {name: b, address: h, services: [{name: web, port: 80}]}\n"
@@ -174,6 +193,80 @@ class TestDefaults:
         found = violations(minimal(many))
         assert len(found) == 501
         assert "more violations" in found[-1][2]
+
+
+class TestProxy:
+    def test_auto_is_as_many_workers_as_cores(self) -> None:
+        text = minimal("proxy: {workers: auto, max_memory: 1GiB, max_connections: 5}\n")
+        proxy = parse(text, SOURCE).hosts[0].proxy
+        assert (proxy.workers, proxy.max_memory_bytes, proxy.max_connections) == (0, 2**30, 5)
+
+    def test_a_host_says_its_own(self) -> None:
+        text = minimal("proxy: {workers: auto}\n").replace("./a}", "./a, proxy: {workers: 4}}")
+        assert parse(text, SOURCE).hosts[0].proxy.workers == 4
+
+
+def outbound(*services: str, transport: str = "ssh") -> list[int | None]:
+    """The outbound ports of ``services``, each on the first host or, behind a ``/``, the next."""
+    hosts: list[list[str]] = [[]]
+    for service in services:
+        if service == "/":
+            hosts.append([])
+        else:
+            hosts[-1].append(f"{{name: s{len(hosts[-1])}, {service}}}")
+    text = "version: 1\nconsul: {mode: existing}\nhosts:\n"
+    for number, made in enumerate(hosts):
+        place = (
+            f"address: 10.0.0.{number + 1}"
+            if transport == "ssh"
+            else f"transport: local, root: ./{number}, "
+            f"proxy: {{inbound_port: {16000 + number}, admin_port: {16100 + number}}}"
+        )
+        text += f"  - {{name: h{number}, {place}, services: [{', '.join(made)}]}}\n"
+    text += "  - {name: z, address: h, services: [{name: api, port: 8, protocol: http}]}\n"
+    text += "  - {name: y, address: i, services: [{name: db, port: 9, protocol: tcp}]}\n"
+    inventory = parse(text, SOURCE)
+    return [service.outbound_port for host in inventory.hosts[:-2] for service in host.services]
+
+
+class TestOutboundPort:
+    def test_is_there_by_default_for_the_one_caller_of_a_host(self) -> None:
+        assert outbound("port: 80, upstreams: [api]", "port: 81") == [15001, None]
+        assert outbound("port: 80, upstreams: [api: 9001]") == [15001]
+        caller = "port: 80, upstreams: [api]"
+        assert outbound(caller, "/", caller) == [15001, 15001]
+
+    def test_callers_over_tcp_do_not_count(self) -> None:
+        tcp = "port: 81, upstreams: [db: 9002]"
+        assert outbound("port: 80, upstreams: [api]", tcp) == [15001, None]
+        assert outbound(tcp) == [None]
+
+    def test_of_several_callers_nobody_has_one_who_does_not_say_so(self) -> None:
+        plain = "port: {}, upstreams: [api: {}]"
+        assert outbound(plain.format(80, 9001), plain.format(81, 9002)) == [None, None]
+        said = plain.format(81, 9002) + ", outbound_port: 15002"
+        assert outbound(plain.format(80, 9001), said) == [None, 15002]
+
+    def test_can_be_refused(self) -> None:
+        assert outbound("port: 80, upstreams: [api: 9001], outbound_port: none") == [None]
+
+    @pytest.mark.parametrize(
+        "other",
+        ["port: 15001", "port: 80, upstreams: [db: 15001]"],
+    )
+    def test_gives_way_to_whatever_has_the_port(self, other: str) -> None:
+        assert outbound("port: 82, upstreams: [api: 9001]", other)[0] is None
+
+    def test_does_not_meet_an_application_on_another_address(self) -> None:
+        assert outbound("port: 15001, address: 10.0.0.1, upstreams: [api]") == [15001]
+
+    def test_local_hosts_share_this_machines_ports(self) -> None:
+        caller = "port: {}, upstreams: [api: {}]"
+        two = (caller.format(80, 9001), "/", caller.format(81, 9002))
+        assert outbound(*two, transport="local") == [None, None]
+        assert outbound(two[0], "/", "port: 81", transport="local") == [15001, None]
+        taken = outbound(two[0], "/", "port: 15001", transport="local")
+        assert taken == [None, None]
 
 
 # What a mutation may put in the place of any value: every type, the edges of every rule.

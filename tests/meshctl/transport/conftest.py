@@ -156,6 +156,7 @@ def make_host(keys: Path) -> Callable[..., Host]:
             name=parse_host(name),
             address="127.0.0.1",
             roles=frozenset({Role.WORKLOAD}),
+            zone="",
             labels={},
             transport=TransportKind.SSH,
             root="",

@@ -1,11 +1,17 @@
 """Which published policies are taken, and why the others are not."""
 
-import pytest
+import gc
+import tracemalloc
 
-from proxy.core.adoption import MAX_REASON, judge
+import pytest
+from msgspec import structs
+
+from proxy.core.adoption import MAX_REASON, Verdict, judge, judging
 from proxy.model.codec import encode
 from proxy.model.names import ServiceName, TrustDomain
-from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot, Timeouts
+from proxy.model.routing import Destination, Match, PathMatch
+from proxy.model.snapshot import Unpacked, pack, plain
 
 TD = TrustDomain("mesh.example")
 PATIENT = Policy(defaults=ServicePolicy(timeouts=Timeouts(request_s=60.0)))
@@ -17,18 +23,24 @@ def snapshot(generation: int, policy: Policy | None = None, domain: str = TD) ->
     )
 
 
+def adopted(published: Snapshot) -> Snapshot:
+    """As it is in force: with the digest of what was published."""
+    return structs.replace(published, digest=Unpacked(plain(pack(published))).digest)
+
+
 def with_timeout(value: float, field: str = "connect_s") -> Policy:
     return Policy(services={ServiceName("api"): ServicePolicy(timeouts=Timeouts(**{field: value}))})
 
 
 def test_the_first_snapshot_is_taken() -> None:
     verdict = judge(None, encode(snapshot(3)), TD)
-    assert verdict.snapshot == snapshot(3)
+    assert verdict.snapshot == adopted(snapshot(3))
     assert verdict.refused == ""
 
 
 def test_a_newer_one_is_taken() -> None:
-    assert judge(snapshot(3), encode(snapshot(7, PATIENT)), TD).snapshot == snapshot(7, PATIENT)
+    found = judge(snapshot(3), pack(snapshot(7, PATIENT)), TD).snapshot
+    assert found == adopted(snapshot(7, PATIENT))
 
 
 @pytest.mark.parametrize("current", [None, snapshot(3)])
@@ -49,9 +61,9 @@ def test_nothing_published_changes_nothing(current: Snapshot | None) -> None:
         (encode(snapshot(0)), "not valid"),
         (encode(snapshot(2, PATIENT)), "older than 3"),
         (encode(snapshot(3, PATIENT)), "published twice"),
-        (encode(snapshot(4, with_timeout(-1.0))), "api.timeouts.connect_s is -1.0"),
-        (encode(snapshot(4, with_timeout(0.0))), "api.timeouts.connect_s is 0.0"),
-        (encode(snapshot(4, with_timeout(1e300))), "api.timeouts.connect_s"),
+        (encode(snapshot(4, with_timeout(-1.0))), "services.api.timeouts.connect: -1 s"),
+        (encode(snapshot(4, with_timeout(0.0))), "services.api.timeouts.connect: 0 s"),
+        (encode(snapshot(4, with_timeout(1e300))), "services.api.timeouts.connect: 1e+300 s"),
     ],
 )
 def test_a_refused_one_leaves_the_last_good_in_force(published: bytes, reason: str) -> None:
@@ -66,5 +78,93 @@ def test_no_request_timeout_is_allowed() -> None:
 
 
 def test_the_same_policy_published_again_after_a_wipe_is_taken_with_its_lower_number() -> None:
-    verdict = judge(snapshot(7, PATIENT), encode(snapshot(1, PATIENT)), TD)
-    assert verdict.snapshot == snapshot(1, PATIENT)
+    for current in (snapshot(7, PATIENT), adopted(snapshot(7, PATIENT))):
+        verdict = judge(current, pack(snapshot(1, PATIENT)), TD)
+        assert verdict.snapshot == adopted(snapshot(1, PATIENT))
+
+
+API, WEB, DB = ServiceName("api"), ServiceName("web"), ServiceName("db")
+
+
+def mesh(**changes: ServicePolicy) -> Policy:
+    api = ServicePolicy(routes=(Route(name="a", to=(Destination(service=WEB, weight=2),)),))
+    return Policy(services={API: api, WEB: ServicePolicy(), DB: ServicePolicy()} | changes)  # type: ignore[arg-type]
+
+
+def test_a_proxy_keeps_only_what_it_uses() -> None:
+    verdict = judge(None, pack(snapshot(1, mesh())), TD, uses={API})
+    assert verdict.snapshot is not None
+    assert verdict.snapshot.policy == Policy(services={API: mesh().services[API]})
+    assert verdict.snapshot.digest
+
+
+def test_what_it_uses_is_judged_and_the_rest_only_decoded() -> None:
+    unsound = ServicePolicy(timeouts=Timeouts(connect_s=-1.0))
+    data = pack(snapshot(1, mesh(db=unsound)))
+    assert judge(None, data, TD, uses={API}).refused == ""
+    assert "services.db.timeouts.connect" in judge(None, data, TD, uses={API, DB}).refused
+    cannot_be_read = data.replace(b'"connect_s":-1.0', b'"connect_s":"x"')
+    assert cannot_be_read != data
+    assert "services.db" in judge(None, cannot_be_read, TD, uses={API}).refused
+
+
+def test_a_subset_of_a_service_that_is_left_out_is_taken_as_given() -> None:
+    route = Route(name="a", to=(Destination(service=WEB, subset="v1"),))
+    data = pack(snapshot(1, mesh(api=ServicePolicy(routes=(route,)))))
+    assert judge(None, data, TD, uses={API}).refused == ""
+    assert "web has no subset 'v1'" in judge(None, data, TD, uses={API, WEB}).refused
+
+
+def test_published_twice_is_noticed_even_if_the_own_part_is_the_same() -> None:
+    current = judge(None, pack(snapshot(3, mesh())), TD, uses={API}).snapshot
+    other = mesh(db=ServicePolicy(timeouts=Timeouts(request_s=2.0)))
+    assert "published twice" in judge(current, pack(snapshot(3, other)), TD, uses={API}).refused
+    assert judge(current, pack(snapshot(3, mesh())), TD, uses={API}).refused == ""
+    assert judge(current, pack(snapshot(1, mesh())), TD, uses={API}).refused == ""
+
+
+def test_a_whole_one_on_disk_of_an_earlier_release_is_recognised() -> None:
+    data = pack(snapshot(1, mesh()))
+    assert judge(snapshot(7, mesh()), data, TD, uses={API}).refused == ""
+    other = mesh(api=ServicePolicy())
+    assert "older than 7" in judge(snapshot(7, other), data, TD, uses={API}).refused
+
+
+NAMES = [ServiceName(f"s{i}") for i in range(1000)]
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """1,000 services with 5 routes each."""
+    routes = tuple(
+        Route(name=f"r{i}", match=Match(path=PathMatch(prefix=f"/{i}"))) for i in range(5)
+    )
+    return pack(snapshot(1, Policy(services={n: ServicePolicy(routes=routes) for n in NAMES})))
+
+
+def test_a_large_one_leaves_little_behind(large: bytes) -> None:
+    judge(None, large, TD, uses=frozenset(NAMES[:10]))
+    tracemalloc.start()
+    try:
+        verdict = judge(None, large, TD, uses=frozenset(NAMES[:10]))
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert verdict.snapshot is not None
+    assert kept < 1024 * 1024
+
+
+def test_a_large_one_is_judged_in_short_steps(large: bytes) -> None:
+    work = judging(None, large, TD, uses=frozenset(NAMES[:10]))
+    steps = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            verdict: Verdict = done.value
+            break
+        steps += 1
+    assert steps >= 30
+    assert verdict.snapshot is not None
+    assert set(verdict.snapshot.policy.services) == set(NAMES[:10])

@@ -86,10 +86,63 @@ WORKLOAD = GOOD["workloads"][0]
             {"host": "127.0.0.1", "port": 15000},
             "$.workloads[0].upstreams[0].listen",
         ),
+        (
+            "workloads/0/upstreams/0/listen",
+            {"host": "127.0.0.1", "port": 15006},
+            "$.workloads[0].upstreams[0].listen",
+        ),
+        ("inbound", {"host": "0.0.0.0", "port": 15000}, "$.inbound"),
+        ("zone", "Zone A", "$.zone"),
+        ("workers", -1, "$.workers"),
+        ("workers", 65, "$.workers"),
+        ("capacity", {"connections": 0}, "$.capacity.connections"),
+        ("capacity", {"connections": 1_000_001}, "$.capacity.connections"),
+        ("capacity", {"memory_bytes": 2**26 - 1}, "$.capacity.memory_bytes"),
+        ("capacity", {"memory_bytes": 2**40 + 1}, "$.capacity.memory_bytes"),
+        ("workloads/0/weight", -1, "$.workloads[0].weight"),
+        ("workloads/0/weight", 1001, "$.workloads[0].weight"),
+        ("workloads/0/outbound", {"host": "127.0.0.1", "port": 0}, "$.workloads[0].outbound.port"),
+        (
+            "workloads/0/outbound",
+            {"host": "10.0.0.1", "port": 15001},
+            "$.workloads[0].outbound.host",
+        ),
+        ("workloads/0/outbound", {"host": "127.0.0.1", "port": 9001}, "$.workloads[0].outbound"),
+        ("workloads/0/outbound", {"host": "127.0.0.1", "port": 15000}, "$.workloads[0].outbound"),
+        ("workloads/0/outbound", {"host": "127.0.0.1", "port": 15006}, "$.workloads[0].outbound"),
     ],
 )
 def test_each_fault_is_found_with_its_path(path: str, value: Any, found: str) -> None:
     assert [violation.path for violation in validate(changed(path, value))] == [found]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("zone", "eu-west-1a"),
+        ("workers", 0),
+        ("workers", 64),
+        ("capacity", {"connections": 1, "memory_bytes": 2**26}),
+        ("workloads/0/weight", 0),
+        ("workloads/0/weight", 1000),
+        ("workloads/0/outbound", {"host": "127.0.0.1", "port": 15001}),
+        ("workloads/0/outbound", {"host": "127.0.0.2", "port": 9001}),
+        ("workloads/0/upstreams/0", {"service": "api", "protocol": "http"}),
+    ],
+)
+def test_what_is_within_its_bounds_is_let_through(path: str, value: Any) -> None:
+    assert validate(changed(path, value)) == ()
+
+
+def test_one_outbound_port_belongs_to_one_workload() -> None:
+    outbound = {"host": "127.0.0.1", "port": 15001}
+    two = [
+        {**WORKLOAD, "outbound": outbound},
+        {**WORKLOAD, "service": "job", "upstreams": [], "outbound": outbound},
+    ]
+    assert [(found.path, found.message) for found in validate(changed("workloads", two))] == [
+        ("$.workloads[1].outbound", "is the same address as $.workloads[0].outbound")
+    ]
 
 
 def test_all_faults_are_found_at_once() -> None:

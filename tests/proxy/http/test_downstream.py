@@ -75,13 +75,13 @@ async def test_a_request_arrives_whole_however_it_is_cut(mesh: Any) -> None:
         ),
     ],
 )
-async def test_an_invalid_request_gets_400_and_the_connection_ends(
+async def test_an_invalid_request_is_answered_and_the_connection_ends(
     mesh: Any, wire: bytes, reason: str
 ) -> None:
     client = await mesh.connect()
     client.send(wire + GET)
     response = await client.response()
-    assert response.status == 400
+    assert response.status == (431 if reason == "too_large" else 400)
     assert response.headers["x-mesh-flag"] == "DPE"
     assert response.headers["connection"] == "close"
     assert response.body.startswith(b"web -> api: the request is not valid HTTP: ")
@@ -129,7 +129,7 @@ async def test_a_head_without_an_end_is_not_kept_forever(mesh: Any) -> None:
     client = await mesh.connect()
     client.send(b"GET / HTTP/1.1\r\nHost: api\r\nX: " + b"a" * 62_000)
     response = await client.response()
-    assert response.status == 400
+    assert response.status == 431
     assert b"exceeds 60 KiB" in response.body
 
 
@@ -209,13 +209,127 @@ async def test_an_answer_before_the_body_is_whole_ends_the_connection(mesh: Any)
 async def test_a_head_that_does_not_end_in_time_is_refused(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.2)
     client = await mesh.connect()
     client.send(b"GET / HTTP/1.1\r\nHost: ")
     response = await client.response()
-    assert response.status == 400
+    assert response.status == 408
     assert await client.is_closed()
     assert mesh.metric("near", "mesh_downstream_protocol_errors_total", reason="timeout") == 1
+
+
+def refusals(mesh: Any, reason: str) -> float:
+    """By whichever of the two proxies was first to lose patience."""
+    return sum(
+        mesh.metric(host, "mesh_downstream_protocol_errors_total", reason=reason)
+        for host in ("near", "far")
+    )
+
+
+POST = b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 1000000\r\n"
+
+
+async def test_a_body_that_does_not_come_is_refused(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.2)
+    client = await mesh.connect()
+    client.send(POST + b"\r\nabc")
+    response = await client.response()
+    assert response.status == 408
+    assert b"the body came below 500 bytes/s" in response.body
+    assert await client.is_closed()
+    await mesh.until(lambda: not mesh.planes["far"].requests_in_flight)
+    assert refusals(mesh, "timeout")
+
+
+async def test_a_body_that_came_fast_has_earned_a_pause(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.0)
+    client = await mesh.connect()
+    client.send(POST + b"\r\n" + b"x" * 50_000)  # 100 s at 500 bytes/s
+    await asyncio.sleep(2.2)  # two rounds of the sweeper
+    client.send(b"x" * 950_000)
+    assert (await client.response()).status == 200
+
+
+async def test_a_client_that_waits_for_100_is_not_slow_until_it_came(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.1)
+    may_continue = asyncio.Event()
+
+    async def deliberate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await may_continue.wait()
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await reader.read()
+
+    mesh.api.script = deliberate
+    client = await mesh.connect()
+    client.send(POST + b"Expect: 100-continue\r\n\r\n")
+    await asyncio.sleep(2.2)
+    may_continue.set()
+    assert (await client.response()).status == 100
+    assert (await client.response()).status == 408
+
+
+async def test_a_stream_in_both_directions_has_no_pace(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.1)
+
+    async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"1\r\nz\r\n0\r\n\r\n")
+        await reader.read()
+
+    mesh.api.script = talkative
+    client = await mesh.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+    await client.reader.readuntil(b"1\r\na\r\n")
+    await asyncio.sleep(2.2)
+    client.send(b"0\r\n\r\n")
+    assert await client.reader.readuntil(b"0\r\n\r\n") == b"1\r\nz\r\n0\r\n\r\n"
+
+
+async def test_a_client_that_reads_nothing_is_closed(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 1.5)
+    size = 64 * 1024 * 1024
+    mesh.api.answer = lambda _: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
+    )
+    client = await mesh.connect()
+    client.writer.transport.pause_reading()
+    client.send(GET)
+    await mesh.until(lambda: mesh.planes["near"].requests_in_flight)
+    await mesh.until(lambda: not mesh.planes["near"].open_connections)
+    assert refusals(mesh, "slow_reader")
+    client.writer.transport.resume_reading()
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await client.reader.readexactly(size)
+
+
+async def test_a_slow_reader_that_takes_something_is_served_to_the_end(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 1.5)
+    size = 24 * 1024 * 1024
+    mesh.api.answer = lambda _: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
+    )
+    client = await mesh.connect()
+    client.send(GET)
+    await client.reader.readuntil(b"\r\n\r\n")
+    for _ in range(12):
+        assert len(await client.reader.readexactly(1024 * 1024)) == 1024 * 1024
+        await asyncio.sleep(0.3)
+    assert len(await client.reader.readexactly(size // 2)) == size // 2
 
 
 async def test_a_connection_without_requests_is_closed_in_time(mesh: Any) -> None:

@@ -87,6 +87,7 @@ SMUGGLING = [
     ("a host with a user", request(host="Host: me@api")),
     ("a host with a space", request(host="Host: a b")),
     ("a host list", request(host="Host: a,b@c")),
+    ("a bad host beside a target", request(start="GET http://x/ HTTP/1.1", host="Host: a b")),
     ("a user in the target", request(start="GET http://me@api/ HTTP/1.1")),
     ("a fragment", request(start="GET /a#b HTTP/1.1")),
     ("a relative target", request(start="GET a HTTP/1.1")),
@@ -103,6 +104,9 @@ SMUGGLING = [
     ("HTTP/2", request(start="PRI * HTTP/2.0")),
     ("lower case", request(start="GET / http/1.1")),
     ("HTTP/1.10", request(start="GET / HTTP/1.10")),
+    ("what is left of a body", request(start="xGET / HTTP/1.1")),
+    ("a method in lower case", request(start="get / HTTP/1.1")),
+    ("a method of one's own", request(start="FOO / HTTP/1.1")),
     ("101 fields", request(*["X: 1"] * 100)),
 ]
 
@@ -131,6 +135,14 @@ def test_keep_alive_follows_version_and_connection(
     lines: tuple[str, ...], start: str, is_keep_alive: bool
 ) -> None:
     assert parse_request(request(*lines, start=start)).is_keep_alive is is_keep_alive
+
+
+def test_a_length_is_written_without_zeros_in_front() -> None:
+    head = parse_request(request("Content-Length: 0010"))
+    assert head.length == 10
+    assert head.lines == [b"content-length: 10"]
+    with pytest.raises(ProtocolError):
+        parse_request(request("Content-Length: " + "0" * 18 + "5"))
 
 
 def test_hop_by_hop_fields_stay_behind() -> None:

@@ -180,6 +180,16 @@ async def test_the_query_says_index_wait_and_datacenter(scripted: Any, reply: An
     )
 
 
+async def test_a_query_can_be_about_another_datacenter(scripted: Any, reply: Any) -> None:
+    always(scripted, reply(b"[]", index=9))
+    for own in (None, "dc1"):
+        client = Consul(scripted.url, datacenter=own)
+        await client.health("mesh-x", index=8, wait_s=60, datacenter="dc2&x")
+    assert [head.split("\r\n")[0] for head in scripted.requests] == [
+        "GET /v1/health/service/mesh-x?index=8&wait=60s&dc=dc2%26x HTTP/1.1"
+    ] * 2
+
+
 @pytest.mark.parametrize("index", ["", "-4", "+4", "1_0", "4.0", "٤", "9" * 21])
 async def test_an_index_that_is_no_number_counts_as_none(
     scripted: Any, reply: Any, index: str

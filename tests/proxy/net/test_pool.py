@@ -5,32 +5,74 @@ from typing import Any
 
 from proxy.model.names import ServiceName
 from proxy.model.policy import Timeouts
+from proxy.model.resilience import Limits
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 
 
-def quota(mesh: Any, caller: str = "web") -> Any:
-    (service,) = (
-        each for key, each in mesh.planes["near"]._outbound.items() if key[:2] == (caller, "api")
+def cluster(mesh: Any, caller: str = "web") -> Any:
+    return next(
+        each
+        for each in mesh.planes["near"].clusters()
+        if (each.caller, each.name) == (caller, "api")
     )
-    return service._quota
 
 
 async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     await reader.read()
 
 
-async def test_above_the_limit_of_connections_a_request_is_refused_at_once(mesh: Any) -> None:
-    mesh.api.script = silent
-    quota(mesh).limit = 2
-    busy = [await mesh.connect() for _ in range(2)]
-    for client in busy:
+async def test_above_the_limit_of_connections_a_request_waits_for_one(mesh: Any) -> None:
+    mesh.limits = Limits(connections=2)
+    mesh.route("far")
+    release = asyncio.Event()
+
+    async def held(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            await release.wait()
+            writer.write(OK)
+
+    mesh.api.script = held
+    clients = [await mesh.connect() for _ in range(5)]
+    for client in clients:
         client.send(GET)
-    await mesh.until(lambda: mesh.planes["far"].requests_in_flight == 2)
-    client = await mesh.connect()
-    response = await client.get()
+    await mesh.until(lambda: cluster(mesh).quota.pending == 3)
+    assert mesh.planes["far"].requests_in_flight == 2
+    release.set()
+    assert [(await client.response()).status for client in clients] == [200] * 5
+    assert mesh.api.connections == 2
+    assert cluster(mesh).quota.pending == 0
+    assert cluster(mesh).breaker.requests == 0
+
+
+async def test_above_the_limit_of_waiting_requests_one_is_refused_at_once(mesh: Any) -> None:
+    mesh.limits = Limits(connections=1, pending=1)
+    mesh.route("far")
+    mesh.api.script = silent
+    busy = await mesh.connect()
+    busy.send(GET)
+    await mesh.until(lambda: mesh.planes["far"].requests_in_flight == 1)
+    waiting = await mesh.connect()
+    waiting.send(GET)
+    await mesh.until(lambda: cluster(mesh).quota.pending == 1)
+    response = await (await mesh.connect()).get()
     assert (response.status, response.headers["x-mesh-flag"]) == (503, "UO")
-    assert b"(2 connections are open)" in response.body
+    assert b"(1 requests are waiting)" in response.body
+    assert mesh.metric("near", "mesh_breaker_refusals_total", limit="pending") == 1
+
+
+async def test_who_gave_up_waiting_does_not_hold_a_place(mesh: Any) -> None:
+    mesh.limits = Limits(connections=1, pending=2)
+    mesh.timeouts = Timeouts(request_s=0.2)
+    mesh.route("far")
+    mesh.api.script = silent
+    for _ in range(3):
+        clients = [await mesh.connect() for _ in range(2)]
+        responses = await asyncio.gather(*(client.get() for client in clients))
+        assert {response.headers["x-mesh-flag"] for response in responses} == {"UT"}
+        await mesh.until(lambda: cluster(mesh).quota.pending == 0)
+    await mesh.until(lambda: not cluster(mesh).quota.gauge.value)
 
 
 async def test_what_was_counted_is_given_back_however_it_ended(
@@ -61,22 +103,33 @@ async def test_a_caller_that_left_during_the_dial_leaves_a_connection_to_the_nex
     client = await mesh.connect()
     client.send(GET)
     near = mesh.planes["near"]
-    await mesh.until(lambda: quota(mesh).gauge.value == 1)
+    await mesh.until(lambda: cluster(mesh).quota.gauge.value == 1)
     client.writer.transport.abort()
     await mesh.until(lambda: not near.requests_in_flight)
-    pool = near._outbound[next(key for key in near._outbound if key[:2] == ("web", "api"))]._pools[
-        0
-    ]
-    await mesh.until(lambda: pool._idle or not quota(mesh).gauge.value)
+    (pool,) = cluster(mesh).pools
+    await mesh.until(lambda: pool._idle or not cluster(mesh).quota.gauge.value)
     assert (await (await mesh.connect()).get()).status == 200
-    assert quota(mesh).gauge.value == 1
+    assert cluster(mesh).quota.gauge.value == 1
 
 
 async def test_the_application_gets_at_most_its_limit_of_connections(mesh: Any) -> None:
     mesh.api.script = silent
-    mesh.planes["far"]._inbound[ServiceName("api")]._quota.limit = 1
+    quota = mesh.planes["far"]._inbound[ServiceName("api")]._quota
+    quota.limit, quota.pending_limit = 1, 1
     client = await mesh.connect()
     client.send(GET)
     await mesh.until(lambda: mesh.api.connections == 1)
+    waiting = await mesh.connect()
+    waiting.send(GET)
+    await mesh.until(lambda: quota.pending == 1)
     response = await (await mesh.connect()).get()
     assert (response.status, response.headers["x-mesh-flag"]) == (503, "UO")
+
+
+async def test_an_idle_connection_makes_room_for_one_to_another_endpoint(mesh: Any) -> None:
+    await mesh.add_far("other")
+    mesh.limits = Limits(connections=1)
+    mesh.route("far", "other")
+    client = await mesh.connect()
+    assert [(await client.get()).status for _ in range(6)] == [200] * 6
+    assert cluster(mesh).quota.gauge.value == 1

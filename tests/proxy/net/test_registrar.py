@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.model.names import HostName, ServiceName, TrustDomain
@@ -164,6 +165,7 @@ async def test_a_workload_is_registered_with_everything_the_mesh_agrees_on(
             "mesh-host": "h1",
             "mesh-version": "v2",
             "mesh-protocol": "http",
+            "mesh-weight": "1",
         },
         "Checks": [
             {
@@ -187,6 +189,23 @@ async def test_a_workload_is_registered_with_everything_the_mesh_agrees_on(
         "generation": 1, "release": "r1", "config": "c1", "state": "ready", "refused": ""
     }  # fmt: skip
     assert agent.checks["mesh-api-h1:app"] == ("passing", "ok")
+
+
+async def test_zone_and_weight_are_registered(agent: Agent, scripted: Any) -> None:
+    plain = settings(scripted.url, "api")
+    (api,) = plain.workloads
+    own = msgspec.structs.replace(
+        plain, zone="eu-1", workloads=(msgspec.structs.replace(api, weight=7),)
+    )
+    client = Client(scripted.url)
+    registrar = Registrar(own, client, Said(), rng=random.Random(1))
+    running = asyncio.ensure_future(registrar.run())
+    assert await registrar.flush(5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await client.close()
+    meta = agent.services["mesh-api-h1"]["Meta"]
+    assert (meta["mesh-zone"], meta["mesh-weight"]) == ("eu-1", "7")
 
 
 async def test_checks_are_renewed_in_time_and_nothing_else_is_done(

@@ -348,9 +348,9 @@ async def test_a_task_that_dies_ends_the_process_with_an_error(
     keep_on_disk(web, web)
     hosts.run(web)
     await web.ready()
-    next(task for task in asyncio.all_tasks() if task.get_name() == "watch-api").cancel()
+    next(task for task in asyncio.all_tasks() if task.get_name() == "watcher").cancel()
     assert await asyncio.wait_for(web.task, 5) == 1
-    assert "task watch-api died" in caplog.text
+    assert "task watcher died" in caplog.text
 
 
 async def test_a_stop_drains_and_a_second_one_does_not_wait(hosts: Any, app: list[str]) -> None:

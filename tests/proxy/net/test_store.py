@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.model.endpoint import Catalogue, Endpoint
@@ -44,6 +45,36 @@ async def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert Store(tmp_path, TD).load() == state(3)
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+async def test_what_is_elsewhere_is_kept_too(tmp_path: Path) -> None:
+    endpoint = Endpoint(
+        service=ServiceName("api"),
+        host=HostName("h2"),
+        address="10.0.0.2",
+        port=15006,
+        zone="eu-1",
+        weight=3,
+    )
+    elsewhere = {"dc2": {ServiceName("api"): (endpoint,)}, "dc3": {ServiceName("api"): ()}}
+    value = msgspec.structs.replace(state(1), catalogue=Catalogue(elsewhere=elsewhere))
+    assert await write(tmp_path, value)
+    assert Store(tmp_path, TD).load() == value
+
+
+async def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """As version 0.1 wrote it: without other datacenters, zones and weights."""
+    endpoint = '{"address":"10.0.0.1","host":"h1","port":15006,"service":"api","version":""}'
+    timeouts = (
+        '{"connect_s":1.0,"connection_idle_s":3600.0,"pool_idle_s":3.0,"request_s":15.0,'
+        '"stream_idle_s":300.0}'
+    )
+    (tmp_path / FILE_NAME).write_text(
+        f'{{"catalogue":{{"endpoints":{{"api":[{endpoint}]}}}},"snapshot":{{"generation":3,'
+        f'"policy":{{"defaults":{{"timeouts":{timeouts}}},"services":{{}}}},'
+        f'"trust_domain":"mesh.example"}},"trust_domain":"mesh.example"}}'
+    )
+    assert Store(tmp_path, TD).load() == state(3)
 
 
 async def test_nothing_there_is_nothing(tmp_path: Path) -> None:

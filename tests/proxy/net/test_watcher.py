@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.core import discovery
@@ -17,6 +18,7 @@ from proxy.model.codec import encode
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.resilience import Failover
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
 from proxy.net import watcher as module
 from proxy.net.consul import Consul as Client
@@ -108,6 +110,7 @@ class Registry:
     async def answer(self, head: str) -> bytes:
         path = head.split(" ", 2)[1]
         index = int(re.search(r"index=(\d+)", path)[1])  # type: ignore[index]
+        datacenter = re.search(r"&dc=([^&]*)", path)
         self.asked.append((path.split("?")[0], index))
         if (failure := self.fail(path)) is not None:
             return failure
@@ -119,6 +122,8 @@ class Registry:
             pair = [{"Value": base64.b64encode(self.snapshot).decode()}]
             return bytes(self._reply(json.dumps(pair).encode(), index=self.index))
         name = path.removeprefix("/v1/health/service/").split("?")[0]
+        if datacenter:
+            name += f"?dc={datacenter[1]}"
         body = json.dumps(self.entries.get(name, [])).encode()
         return bytes(self._reply(body, index=self.index))
 
@@ -223,6 +228,35 @@ async def test_what_is_not_of_this_mesh_is_ignored_and_nonsense_is_counted(
         ("h9", "192.0.2.1"),
     ]
     assert watcher.views[API].malformed == 5
+
+
+@pytest.mark.parametrize(
+    ("meta", "zone", "weight", "malformed"),
+    [
+        ({}, "", 1, 0),
+        ({"mesh-zone": "eu-1", "mesh-weight": "0"}, "eu-1", 0, 0),
+        ({"mesh-zone": "", "mesh-weight": "1000"}, "", 1000, 0),
+        ({"mesh-zone": "EU 1"}, "", 1, 1),
+        ({"mesh-weight": "1001"}, "", 1, 1),
+        ({"mesh-weight": "-1", "mesh-zone": "eu-1"}, "eu-1", 1, 1),
+        ({"mesh-weight": "+5"}, "", 1, 1),
+        ({"mesh-weight": "1_0"}, "", 1, 1),
+        ({"mesh-weight": "²"}, "", 1, 1),
+        ({"mesh-weight": ""}, "", 1, 1),
+        ({"mesh-weight": "1" * 5000, "mesh-zone": "x" * 51}, "", 1, 1),
+    ],
+)
+async def test_zone_and_weight_are_read_strictly_and_cost_no_endpoint(
+    registry: Registry, start: Any, meta: dict[str, str], zone: str, weight: int, malformed: int
+) -> None:
+    usual = entry("h1")["Service"]["Meta"]
+    registry.put("api", entry("h1", Meta={**usual, **meta}), entry("h2"))
+    watcher = start("api")
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    first, second = watcher.catalogue.endpoints[API]
+    assert (first.host, first.zone, first.weight) == ("h1", zone, weight)
+    assert (second.zone, second.weight) == ("", 1)
+    assert watcher.views[API].malformed == malformed
 
 
 async def test_an_emptied_registry_evicts_nobody(
@@ -428,6 +462,179 @@ async def test_nothing_new_is_no_change(registry: Registry, start: Any, until: A
         registry.moved()
         await until(lambda asked=asked: len(registry.asked) >= asked + 2)
     assert len(watcher.changes) == before
+
+
+def failing_over(*datacenters: str, generation: int = 1) -> Snapshot:
+    steps = tuple(Failover(datacenter=name) for name in datacenters)
+    policy = Policy(services={API: ServicePolicy(failover=steps)} if steps else {})
+    return Snapshot(generation=generation, trust_domain=TD, policy=policy)
+
+
+def far(watcher: Watcher, datacenter: str = "dc2") -> list[str]:
+    found = watcher.catalogue.elsewhere.get(datacenter, {}).get(API, ())
+    return [endpoint.host for endpoint in found]
+
+
+def watches() -> set[str]:
+    return {name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("watch ")}
+
+
+async def test_a_failover_is_watched_in_its_datacenter_for_as_long_as_the_policy_has_it(
+    registry: Registry, start: Any, until: Any
+) -> None:
+    registry.put("api", entry("h1"))
+    registry.put("api?dc=dc2", entry("h2"))
+    watcher = start("api", "db")
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    assert watcher.catalogue.elsewhere == {}
+    near = {"watch the policy", "watch api", "watch db"}
+    assert watches() == near
+
+    registry.publish(failing_over("dc2"))
+    await until(lambda: far(watcher) == ["h2"])
+    assert watches() == {*near, "watch api in dc2"}
+    assert hosts(watcher) == ["h1"]
+    registry.put("api?dc=dc2", entry("h2"), entry("h3"))
+    await until(lambda: far(watcher) == ["h2", "h3"])
+
+    registry.put("api?dc=dc3", entry("h4"))
+    registry.publish(failing_over("dc3", generation=2))
+    await until(lambda: far(watcher, "dc3") == ["h4"])
+    assert set(watcher.catalogue.elsewhere) == {"dc3"}
+    await until(lambda: watches() == {*near, "watch api in dc3"})
+
+    registry.publish(failing_over(generation=3))
+    await until(lambda: watcher.generation == 3 and watches() == near)
+    assert watcher.catalogue.elsewhere == {}
+    assert hosts(watcher) == ["h1"]
+
+
+async def test_a_datacenter_that_there_is_not_is_told_and_takes_nothing_else_down(
+    registry: Registry, start: Any, until: Any, reply: Any
+) -> None:
+    registry.put("api", entry("h1"))
+    registry.put("api?dc=dc2", entry("h2"))
+    registry.fail = lambda path: (
+        reply(b"No path to datacenter", status=500) if "dc=nowhere" in path else None
+    )
+    registry.publish(failing_over("nowhere", "dc2"))
+    watcher = start("api")
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    await until(lambda: far(watcher) == ["h2"] and "datacenter nowhere" in watcher.error)
+    assert "answered 500: No path to datacenter" in watcher.error
+    assert (hosts(watcher), far(watcher, "nowhere")) == (["h1"], [])
+    registry.put("api", entry("h1"), entry("h3"))
+    await until(lambda: hosts(watcher) == ["h1", "h3"])
+    registry.publish(failing_over("dc2", generation=2))
+    await until(lambda: watcher.generation == 2)
+    assert watcher.error == ""
+
+
+async def test_an_emptied_datacenter_evicts_nobody_there(
+    registry: Registry, start: Any, until: Any
+) -> None:
+    registry.put("api?dc=dc2", entry("h2"))
+    registry.publish(failing_over("dc2"))
+    watcher = start("api")
+    await until(lambda: far(watcher) == ["h2"])
+    registry.put("api?dc=dc2")
+    await until(lambda: watcher.error)
+    assert "api in dc2: nothing is registered any more" in watcher.error
+    assert far(watcher) == ["h2"]
+
+
+async def test_what_was_elsewhere_is_on_disk_too(start: Any, free_ports: Any) -> None:
+    endpoint = Endpoint(service=API, host=HostName("h2"), address="10.0.0.2", port=15006)
+    disk = msgspec.structs.replace(
+        kept(),
+        snapshot=failing_over("dc2", "dc3"),
+        catalogue=Catalogue(
+            endpoints=kept().catalogue.endpoints,
+            elsewhere={"dc2": {API: (endpoint,)}, "dc3": {API: ()}, "dc4": {API: (endpoint,)}},
+        ),
+    )
+    watcher = start("api", last_good=disk, url=f"http://127.0.0.1:{free_ports(1)[0]}")
+    assert watcher.is_warm
+    assert watcher.last_good.catalogue.elsewhere == {"dc2": {API: (endpoint,)}, "dc3": {API: ()}}
+
+
+async def test_a_failover_that_the_disk_does_not_know_makes_it_cold(
+    registry: Registry, start: Any
+) -> None:
+    registry.put("api?dc=dc2", entry("h2"))
+    watcher = start("api", last_good=msgspec.structs.replace(kept(), snapshot=failing_over("dc2")))
+    assert not watcher.is_warm
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    assert far(watcher) == ["h2"]
+    assert watcher.is_warm
+
+
+async def test_only_the_policy_of_the_services_in_reach_is_kept(
+    registry: Registry, start: Any, until: Any
+) -> None:
+    slow = SLOW.defaults
+    services = {ServiceName(name): slow for name in ("api", "web", "far-away")}
+    watcher = start("api")
+    policy = Policy(services=services)
+    registry.publish(Snapshot(generation=1, trust_domain=TD, policy=policy))
+    await until(lambda: watcher.generation == 1)
+    assert set(watcher.policy.services) == {"api", "web"}
+
+
+async def test_a_large_policy_leaves_others_their_turn(
+    registry: Registry, start: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = start("api")
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    services = {ServiceName(f"s{number}"): SLOW.defaults for number in range(1000)}
+    turns: list[int] = [0]
+    seen: list[int] = []
+    real, loop = module.judging, asyncio.get_running_loop()
+
+    def counted(*arguments: Any) -> Any:
+        work = real(*arguments)
+        while True:
+            seen.append(len(turns))
+            loop.call_soon(turns.append, 1)
+            try:
+                next(work)
+            except StopIteration as done:
+                return done.value
+            yield
+
+    monkeypatch.setattr(module, "judging", counted)
+    registry.publish(Snapshot(generation=1, trust_domain=TD, policy=Policy(services=services)))
+    await until(lambda: watcher.generation == 1)
+    assert len(seen) > 5
+    assert seen == sorted(set(seen))
+
+
+async def test_a_service_may_be_named_like_anything_that_is_watched(
+    registry: Registry, start: Any, until: Any
+) -> None:
+    watcher = start("policy", "watcher")
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    registry.publish(Snapshot(generation=1, trust_domain=TD, policy=SLOW))
+    await until(lambda: watcher.generation == 1)
+
+
+async def test_a_watch_that_dies_ends_the_watcher_and_all_of_its_watches(
+    registry: Registry, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module.entries, "read", broken)
+    watcher = Watcher(
+        settings(scripted.url, "api", "db"),
+        Client(scripted.url),
+        lambda: None,
+        last_good=None,
+        rng=random.Random(1),
+    )
+    with pytest.raises(RuntimeError, match=r"^watch (api|db) died$"):
+        await asyncio.wait_for(watcher.run(), 5)
+    assert watches() == set()
 
 
 async def test_a_real_consul_wiped_and_restarted_loses_nothing(

@@ -1,0 +1,127 @@
+"""A snapshot as it lies in Consul: canonical JSON, compressed once it is large.
+
+Consul refuses values above 512 KiB, and a policy for 1,000 services with 5,000 routes has more as
+JSON. gzip, so that ``consul kv get meshctl/snapshot | zcat`` shows it. A proxy unpacks it in
+parts, to keep only those that it uses.
+"""
+
+import gzip
+import zlib
+from typing import Any, Final
+
+import msgspec
+
+from proxy.model.codec import Malformed, Value, decode, digest, encode
+from proxy.model.names import ServiceName, TrustDomain
+from proxy.model.policy import Policy, ServicePolicy, Snapshot
+
+COMPRESS_FROM: Final = 64 * 1024
+"""Bytes; below it people may want to read the value as it is."""
+MAX_PACKED: Final = 512 * 1024
+"""Consul's ``kv_max_value_size``."""
+MAX_UNPACKED: Final = 32 * 1024 * 1024
+"""Some hundred times the policy above; a bomb ends here."""
+
+_GZIP: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31
+_LEVEL: Final = 9
+
+
+def pack(value: object) -> bytes:
+    """Canonical: equal values give equal bytes, in every release with the same defaults."""
+    data = encode(_without_defaults(value))
+    return gzip.compress(data, _LEVEL, mtime=0) if len(data) >= COMPRESS_FROM else data
+
+
+def unpack(data: bytes) -> Snapshot:
+    """Raises Malformed."""
+    return decode(plain(data), Snapshot)
+
+
+def plain(data: bytes) -> bytes:
+    """The JSON in what ``pack`` made. Raises Malformed; never makes more than ``MAX_UNPACKED``."""
+    if not data.startswith(_GZIP):
+        return data
+    stream = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        text = stream.decompress(data, MAX_UNPACKED)
+    except zlib.error as error:
+        raise Malformed(f"not gzip: {error}") from error
+    if stream.unconsumed_tail:
+        raise Malformed(f"more than {MAX_UNPACKED} bytes when unpacked")
+    if not stream.eof or stream.unused_data:
+        raise Malformed("not one whole gzip member")
+    return text
+
+
+class _Parts(Value, frozen=True, kw_only=True):
+    """``Policy``, with its services not looked at yet."""
+
+    defaults: ServicePolicy = ServicePolicy()
+    services: dict[ServiceName, msgspec.Raw] = {}
+
+
+class _Outline(Value, frozen=True, kw_only=True):
+    generation: int
+    trust_domain: TrustDomain
+    policy: msgspec.Raw
+
+
+class Unpacked:
+    """A snapshot whose services are decoded one by one; the first steps take some milliseconds
+    for a large one, each ``service`` some microseconds."""
+
+    __slots__ = ("_services", "defaults", "digest", "generation", "trust_domain")
+
+    def __init__(self, data: bytes) -> None:
+        """``data`` is what ``plain`` gave. Raises Malformed, also for what is wrong deep inside
+        of the defaults, but not of services."""
+        outline = decode(data, _Outline)
+        parts = decode(outline.policy, _Parts)
+        self.generation = outline.generation
+        self.trust_domain = outline.trust_domain
+        self.defaults = parts.defaults
+        self.digest = digest(outline.policy)
+        self._services = parts.services
+
+    @property
+    def names(self) -> tuple[ServiceName, ...]:
+        return tuple(self._services)
+
+    def service(self, name: ServiceName) -> ServicePolicy:
+        """Raises Malformed."""
+        try:
+            return decode(self._services[name], ServicePolicy)
+        except Malformed as error:
+            raise Malformed(f"services.{name}: {error}") from error
+
+    def snapshot(self, services: dict[ServiceName, ServicePolicy]) -> Snapshot:
+        """With these of its services."""
+        return Snapshot(
+            generation=self.generation,
+            trust_domain=self.trust_domain,
+            policy=Policy(defaults=self.defaults, services=services),
+            digest=self.digest,
+        )
+
+
+def _without_defaults(value: Any) -> Any:
+    """The same with every field left out that equals its default.
+
+    The codec leaves out those that *are* their default, which depends on how the value was made.
+    """
+    if isinstance(value, msgspec.Struct):
+        kept = {}
+        for field in msgspec.structs.fields(value):
+            found = getattr(value, field.name)
+            if field.default is not msgspec.NODEFAULT and found == field.default:
+                continue
+            if field.default_factory is not msgspec.NODEFAULT and found == field.default_factory():
+                continue
+            kept[field.encode_name] = _without_defaults(found)
+        return kept
+    if isinstance(value, dict):
+        return {key: _without_defaults(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_without_defaults(inner) for inner in value]
+    return value

@@ -1,0 +1,81 @@
+"""TCP sessions from a local workload: balanced and limited like requests, one try per endpoint."""
+
+from proxy.core.retry import MAX_TRIES
+from proxy.http.ledger import Ledger
+from proxy.model.flags import Flag
+from proxy.model.policy import Timeouts
+from proxy.net.cluster import Cluster
+from proxy.net.dataplane_metrics import Reporter
+from proxy.net.pool import EndpointPool
+from proxy.net.relay import Relay
+
+
+class OutboundSession(Relay):
+    """Dials one endpoint after the other until one connects. Nothing was sent before that."""
+
+    __slots__ = ("_cluster", "_dialled_at", "_is_counted", "_pool", "_timeouts", "_tried")
+
+    def __init__(
+        self, ledger: Ledger, reporter: Reporter, cluster: Cluster, timeouts: Timeouts
+    ) -> None:
+        super().__init__(ledger, reporter, timeouts.stream_idle_s)
+        self._cluster = cluster
+        self._timeouts = timeouts
+        self._pool: EndpointPool | None = None
+        self._tried: tuple[EndpointPool, ...] = ()
+        self._is_counted = False
+        self._dialled_at = 0.0
+
+    def start(self) -> None:
+        if self._cluster.begin_session() is not None:
+            self.refuse(Flag.UPSTREAM_OVERFLOW)
+            return
+        self._is_counted = True
+        self._try_next()
+
+    def _try_next(self) -> None:
+        if self.is_over:
+            return
+        pool = self._cluster.pick(self._tried)
+        if pool is None or len(self._tried) >= MAX_TRIES:
+            self.refuse(Flag.UPSTREAM_CONNECT_FAILURE if self._tried else Flag.NO_HEALTHY_UPSTREAM)
+            return
+        if pool.dialer.identity is None:
+            self.refuse(Flag.UPSTREAM_CONNECT_FAILURE)
+            return
+        if self._tried:
+            self._cluster.count_retry()
+        self._pool = pool
+        pool.inflight += 1
+        self._dialled_at = self._ledger.now
+        endpoint = pool.endpoint
+        self.dial(
+            pool.dialer, endpoint.address, endpoint.port, self._timeouts.connect_s, self._failed
+        )
+
+    def _failed(self, _detail: str) -> None:
+        pool = self._pool
+        assert pool is not None
+        self._pool = None
+        pool.inflight -= 1
+        self._cluster.dialled(pool, False)
+        self._cluster.judge(pool, True)
+        self._tried = (*self._tried, pool)
+        self._try_next()
+
+    def connected(self) -> None:
+        super().connected()
+        pool = self._pool
+        assert pool is not None
+        self._cluster.dialled(pool, True)
+        now = self._ledger.now
+        self._cluster.balancer.observe(pool, now - self._dialled_at, False, now)
+        self._cluster.judge(pool, False)
+
+    def ended(self) -> None:
+        if self._pool is not None:
+            self._pool.inflight -= 1
+            self._pool = None
+        if self._is_counted:
+            self._is_counted = False
+            self._cluster.breaker.requests -= 1

@@ -1,0 +1,191 @@
+"""All workers besides the main process: kept alive, of one mind, and counted as one proxy.
+
+With ``workers: 1`` there are none, and everything here is empty and done at once.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from proxy.core.exposition import Tally, lasting, merge
+from proxy.core.metrics import Metrics
+from proxy.model.endpoint import Catalogue
+from proxy.model.names import ServiceName
+from proxy.model.policy import Policy
+from proxy.model.settings import Settings
+from proxy.model.status import WorkersStatus
+from proxy.net.channel import Apply, Drained, Listener, Reloaded, Reply, Start, frame
+from proxy.net.dataplane import DataPlane
+from proxy.net.seat import Seat
+from proxy.net.sockets import Sockets
+
+ASK_EVERY_S = 1.0
+"""What a killed worker has counted since is lost."""
+ANSWER_S = 0.04
+"""How long a reader of the metrics waits for the workers; it then gets what they told last."""
+RELOAD_S = 5.0
+AFTER_DRAIN_S = 1.0
+
+
+class Workers:
+    """``settled`` is called when all that are alive run what was last put in force."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        plane: DataPlane,
+        metrics: Metrics,
+        *,
+        rng: random.Random,
+        settled: Callable[[], None],
+    ) -> None:
+        self.desired = sockets.workers
+        self._settings, self._sockets, self._settled = settings, sockets, settled
+        share = 1 / self.desired
+
+        def start(listeners: tuple[Listener, ...]) -> Start:
+            return Start(settings=settings, share=share, listeners=listeners)
+
+        self._seats = tuple(
+            Seat(number, start, sockets, plane, rng, self._changed, self._died)
+            for number in range(1, self.desired)
+        )
+        self._wanted = (Policy(), Catalogue())
+        self._revision = 0
+        self._frame: bytes | None = None
+        self._base: Tally = ()
+        """What those counted that are no more."""
+        self._all_listen = asyncio.Event()
+        self._restarts = metrics.counter(
+            "mesh_worker_restarts_total", "Workers that died and were started again."
+        ).labels()
+        self._alive = metrics.gauge("mesh_workers", "Worker processes that serve.").labels()
+        self._alive.value = 1
+        if not self._seats:
+            self._all_listen.set()
+
+    def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        """Name and work of each, for the supervisor; the data plane must have started."""
+        for seat in self._seats:
+            yield f"worker-{seat.number}", seat.run()
+        if self._seats:
+            yield "workers", self._look_after()
+
+    async def all_listen(self, within_s: float) -> None:
+        """Waits until it is so, at most this long."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._all_listen.wait()
+        except TimeoutError:
+            return
+
+    @property
+    def status(self) -> WorkersStatus:
+        return WorkersStatus(
+            desired=self.desired,
+            alive=self._alive_now,
+            restarts=int(self._restarts.value),
+            pids=(os.getpid(), *(seat.pid for seat in self._seats if seat.pid is not None)),
+        )
+
+    @property
+    def _alive_now(self) -> int:
+        return 1 + sum(seat.is_listening for seat in self._seats)
+
+    @property
+    def connections(self) -> int:
+        """Downstream, when last asked."""
+        return sum(seat.connections for seat in self._seats)
+
+    @property
+    def is_settled(self) -> bool:
+        return all(seat.applied == self._revision for seat in self._seats if seat.is_taken)
+
+    def apply(self, policy: Policy, catalogue: Catalogue) -> None:
+        """Settled once every worker has compiled it. A slow one gets the newest, not each."""
+        self._revision += 1
+        self._wanted, self._frame = (policy, catalogue), None
+        for seat in self._seats:
+            seat.offer(self._revision, self._encoded)
+
+    def reload(self) -> "list[asyncio.Future[Reply]]":
+        """Identities anew, in all of them; for ``reloaded``."""
+        return [reply for seat in self._seats if (reply := seat.reload()) is not None]
+
+    async def reloaded(self, replies: "list[asyncio.Future[Reply]]") -> dict[ServiceName, str]:
+        """The reasons of those that could not, or did not say in time."""
+        errors: dict[ServiceName, str] = {}
+        if not replies:
+            return errors
+        await asyncio.wait(replies, timeout=RELOAD_S)
+        for reply in replies:
+            if reply.cancelled():
+                continue  # its successor reads the files afresh
+            if not reply.done():
+                silent = "a worker does not say whether it has it"
+                errors.update({work.service: silent for work in self._settings.workloads})
+                continue
+            answer = reply.result()
+            if isinstance(answer, Reloaded):
+                errors.update(
+                    {name: what for name, what in answer.found.items() if isinstance(what, str)}
+                )
+        return errors
+
+    async def tally(self, own: Tally) -> Tally:
+        """With ``own``, what the whole proxy has counted."""
+        replies = [reply for seat in self._seats if (reply := seat.ask()) is not None]
+        if replies:
+            await asyncio.wait(replies, timeout=ANSWER_S)
+        if not self._seats:
+            return own
+        return merge([own, self._base, *(seat.tally for seat in self._seats)])
+
+    async def drain(self, deadline_s: float) -> bool:
+        """As ``DataPlane.drain``, of all at once."""
+        replies = [reply for seat in self._seats if (reply := seat.drain(deadline_s)) is not None]
+        # Held open for successors until here; now a queue is to end with the worker that serves it.
+        self._sockets.close()
+        if not replies:
+            return True
+        await asyncio.wait(replies, timeout=deadline_s + AFTER_DRAIN_S)
+        return all(
+            isinstance(answer, Drained) and answer.is_finished
+            for reply in replies
+            for answer in [reply.result() if reply.done() and not reply.cancelled() else None]
+        )
+
+    async def close(self) -> None:
+        """After the tasks are stopped."""
+        await asyncio.gather(*(seat.close() for seat in self._seats))
+        self._sockets.close()
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_EVERY_S)
+            for seat in self._seats:
+                seat.look_after()
+
+    def _changed(self, seat: Seat) -> None:
+        self._alive.value = self._alive_now
+        if self._alive_now == self.desired:
+            self._all_listen.set()
+        seat.offer(self._revision, self._encoded)
+        if self.is_settled:
+            self._frame = None
+            self._settled()
+
+    def _died(self, seat: Seat) -> None:
+        self._restarts.value += 1
+        self._base = merge([self._base, lasting(seat.tally)])
+        seat.tally = ()
+        self._changed(seat)
+
+    def _encoded(self) -> bytes:
+        if self._frame is None:
+            policy, catalogue = self._wanted
+            self._frame = frame(Apply(revision=self._revision, policy=policy, catalogue=catalogue))
+        return self._frame
