@@ -176,7 +176,7 @@ ROUTE = Section(
         Field(
             key="name",
             shape=NAME,
-            about="In logs and metrics; once in a service.",
+            about="What people call it; once in a service.",
             is_required=True,
         ),
         Field(key="match", shape=Whole(section=MATCH), about="Which requests. Without it: all."),

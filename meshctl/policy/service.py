@@ -21,7 +21,7 @@ RATE_LIMIT = Section(
         Field(
             key="name",
             shape=NAME,
-            about="In the answer, logs and metrics; once in a service.",
+            about="In the answer and the metric; once in a service.",
             is_required=True,
         ),
         Field(
@@ -58,7 +58,12 @@ FAULT = Section(
     struct=Fault,
     about="Faults on purpose, to see what callers make of them; injected at the calling side.",
     fields=(
-        Field(key="name", shape=NAME, about="In logs; once in a service.", is_required=True),
+        Field(
+            key="name",
+            shape=NAME,
+            about="In the answer and the metric; once in a service.",
+            is_required=True,
+        ),
         Field(
             key="until",
             shape=Moment(),

@@ -17,7 +17,7 @@ from proxy.http.exchange import Exchange, Handler
 from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
-from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, untaken_bytes
+from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
 from proxy.http.reply import make_reply
 from proxy.model.flags import Flag
 
@@ -55,6 +55,7 @@ class DownstreamConnection(asyncio.Protocol):
     """From a client to wherever ``handler`` sends its requests."""
 
     __slots__ = (
+        "_acked",
         "_decoder",
         "_exchange",
         "_handler",
@@ -76,6 +77,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_lingered_bytes",
         "_scanned",
         "_since",
+        "_stuck_since",
         "_taken",
         "_transport",
     )
@@ -110,9 +112,12 @@ class DownstreamConnection(asyncio.Protocol):
         """Owes a request's body, and nobody but the client is waited for."""
         self._lingered_bytes = 0
         self._since = ledger.now
-        """Idle, reading a head, reading a body, not being read from, or lingering since then."""
-        self._taken = -1
-        """Since ``_since``: bytes of a body; or, while not being read from, what was untaken."""
+        """Idle, reading a head, reading a body, or lingering since then."""
+        self._taken = 0
+        """Bytes of a body since then."""
+        self._stuck_since = 0.0
+        self._acked = -1
+        """What the client had acknowledged then; -1: nothing waits to be sent."""
 
     # The connection
 
@@ -139,8 +144,6 @@ class DownstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
-        self._since = self._ledger.now
-        self._taken = -1
         if self._exchange is not None:
             self._exchange.downstream_is_full(True)
 
@@ -153,17 +156,23 @@ class DownstreamConnection(asyncio.Protocol):
             self._pump()
 
     def sweep(self, now: float) -> None:
-        waited = now - self._since
-        if self._is_write_paused or self._is_closing:
+        if self._transport.get_write_buffer_size():
             self._sweep_output(now)
+            return
+        if self._acked >= 0:
+            self._acked = -1
+            if self._is_closing:
+                self._since = now  # the last response has only now gone
+        waited = now - self._since
+        if self._is_closing:
+            if waited > LINGER_S:
+                self._transport.abort()
         elif self._exchange is not None:
             if self._is_paced and not self._is_body_paused:
                 self._sweep_body(now)
         elif self._held:
             if waited > PATIENCE_S:
                 self._refuse("timeout", f"the head was not complete in {PATIENCE_S:g} s")
-        elif self._transport.get_write_buffer_size():
-            self._sweep_output(now)
         elif waited > self._handler.timeouts.connection_idle_s:
             self._transport.close()
 
@@ -175,22 +184,12 @@ class DownstreamConnection(asyncio.Protocol):
             self._refuse_body("timeout", f"the body came below {MIN_BYTES_PER_S} bytes/s")
 
     def _sweep_output(self, now: float) -> None:
-        """Nothing more is written until the client has taken what there is, or some of it."""
-        waited = now - self._since
-        untaken = untaken_bytes(self._transport)
-        if not untaken:
-            if self._taken > 0:  # the last response has only now gone
-                self._taken = -1
-                self._since = now
-            elif self._is_closing and waited > LINGER_S:
-                self._transport.abort()
-            return
-        if self._taken < untaken:  # the first look, or a piece more was written after the last
-            self._taken = untaken
-        elif self._taken - untaken >= PATIENCE_S * MIN_BYTES_PER_S:
-            self._taken = untaken
-            self._since = now
-        elif waited > PATIENCE_S:
+        """Something waits for the client to take what was sent before it."""
+        acked = acked_bytes(self._transport)
+        if self._acked < 0 or acked - self._acked >= PATIENCE_S * MIN_BYTES_PER_S:
+            self._acked = acked
+            self._stuck_since = now
+        elif now - self._stuck_since > PATIENCE_S:
             self._log_refusal("slow_reader", f"took below {MIN_BYTES_PER_S} bytes/s")
             self._reset()
 
@@ -339,7 +338,6 @@ class DownstreamConnection(asyncio.Protocol):
             is_end = left == 0
         if is_end:
             self._is_body_open = self._is_paced = False
-            self._taken = -1
         if is_first:
             exchange.begin(data, is_end, trailers)
         elif data or is_end:
@@ -395,6 +393,18 @@ class DownstreamConnection(asyncio.Protocol):
 
     def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
         request = self._head
+        if (
+            is_end
+            and head.length >= 0
+            and self._is_keep
+            and not head.flag
+            and not self._is_body_open
+            and not self._ledger.is_draining
+            and not (request is not None and request.is_old)
+        ):
+            self._transport.write(head.serialize() + data)
+            self._end_response()
+            return
         lines = head.lines
         if head.length < 0:
             if request is not None and request.is_old:
@@ -447,7 +457,11 @@ class DownstreamConnection(asyncio.Protocol):
         self._is_closing = True
         # A client that reads until the end would take an orderly end for a whole response, and
         # one that does not read would not learn of it while its window is shut.
-        if self._is_write_paused or (self._head is not None and self._head.is_old):
+        if (
+            self._is_write_paused
+            or self._acked >= 0
+            or (self._head is not None and self._head.is_old)
+        ):
             self._reset()
         else:
             self._transport.abort()
@@ -476,7 +490,6 @@ class DownstreamConnection(asyncio.Protocol):
         self._is_paced = False
         self._held = b""
         self._since = self._ledger.now
-        self._taken = -1
         if self._has_ended:  # then nothing can arrive that would turn a close into a reset
             self._transport.close()
             return

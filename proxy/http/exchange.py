@@ -16,7 +16,7 @@ Who to send to is the handler's business; the handler is told when the exchange 
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.core.retry import (
     NEVER_REACHED,
@@ -81,7 +81,8 @@ class Handler(Protocol):
     @property
     def timeouts(self) -> Timeouts: ...
     def dispatch(self, exchange: "Exchange") -> None:
-        """Ends, now or later, in ``attach``, ``upstream_failed`` or ``refuse``."""
+        """Says how long it may take, and ends, now or later, in ``attach``, ``upstream_failed`` or
+        ``refuse``."""
 
     def retry(self, exchange: "Exchange", failure: Failure | None, verdict: Verdict) -> bool:
         """Dispatches once more, now or later, or does nothing and returns False: nowhere left
@@ -89,6 +90,8 @@ class Handler(Protocol):
 
     def finished(self, exchange: "Exchange") -> None: ...
 
+
+_UNTIL_DISPATCHED = Timeouts()
 
 _FLAG_OF = {
     Failure.CONNECT: Flag.UPSTREAM_CONNECT_FAILURE,
@@ -144,11 +147,12 @@ class Exchange:
         self._ledger = ledger
         self.head = head
         self.handler = handler
-        timeouts = self.timeouts = handler.timeouts
-        self.request_s = timeouts.request_s
+        self.timeouts = _UNTIL_DISPATCHED
+        """Set by the handler as it dispatches, like ``request_s`` and ``retries``."""
+        self.request_s = 0.0
         """Of the timeouts, or less if the caller has less left."""
         self.retries: CompiledRetries | None = None
-        """Set by the handler as it dispatches; None: never repeated."""
+        """None: never repeated."""
         self._body: list[bytes] | None = None
         """What was received, from the first byte; None once it cannot be replayed."""
         self.body_bytes = 0
@@ -160,9 +164,9 @@ class Exchange:
         self.is_finished = False
         self.key = 0
         """Requests with the same one belong to the same endpoint, where balancing hashes."""
-        self.rule: object = None
+        self.rule: Any = None
         """The handler's own: what the request's route says."""
-        self.target: object = None
+        self.target: Any = None
         """The handler's own: the endpoint of the current try."""
         self.tried: tuple[object, ...] = ()
         self.change_response: Callable[[list[bytes]], list[bytes]] | None = None
@@ -282,7 +286,7 @@ class Exchange:
     def response_head(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
         if head.flag:
             if not self.handler.trusts_flag:
-                head.flag = b""
+                head.flag = b""  # not a shared one: those have none
             elif self._is_retried_elsewhere(head, is_end):
                 return
             else:
@@ -292,14 +296,14 @@ class Exchange:
             return
         self.status = status
         self._has_begun = True
-        self._body = None
         if is_end:
             self._up = None
             self._finish()
         else:
+            self._body = None
             self._touched = self.headed = monotonic()
         if self.change_response is not None:
-            head.lines = self.change_response(head.lines)
+            head = head.with_lines(self.change_response(head.lines))
         self._down.respond(head, data, is_end)
 
     def response_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:

@@ -88,6 +88,8 @@ _NOT_REMEMBERED = frozenset(
     )
 )
 
+_FLEETING = tuple(name + b": " for name in sorted(_NOT_REMEMBERED - {b"etag"}))
+
 # What a peer may not have removed by naming it in `Connection` (RFC 9110, section 7.6.1 lets an
 # intermediary remove what is listed; an attacker uses that to take away what the next hop
 # trusts).
@@ -140,6 +142,12 @@ def parse_field(raw: bytes) -> bytes | Special:
             _memo.clear()
         _memo[raw] = field
     return field
+
+
+def is_fleeting(field: bytes | Special) -> bool:
+    """Whether a message with this line is not to be remembered either."""
+    line = field if isinstance(field, bytes) else field.line
+    return line.startswith(_FLEETING)
 
 
 def _kind_of_lookalike(name: bytes) -> int:

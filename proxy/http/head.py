@@ -10,8 +10,10 @@ ASCII.
 """
 
 import re
+from contextlib import suppress
 from typing import Final
 
+from proxy.http.blocks import Blocks
 from proxy.http.fields import (
     CONNECTION,
     DEADLINE,
@@ -28,6 +30,7 @@ from proxy.http.fields import (
     UPGRADE,
     ProtocolError,
     Special,
+    is_fleeting,
     memo_get,
     parse_field,
     without_listed,
@@ -55,6 +58,15 @@ _STARTS_KEPT = 1024
 _START_BYTES = 256
 _starts: dict[bytes, tuple[bytes, bytes, bytes | None, bool]] = {}
 _statuses: dict[bytes, tuple[int, bytes, bool]] = {}
+
+_requests: "Blocks[RequestHead]" = Blocks()
+"""By all lines after the first, without ``_IDS``; none is secret, or different in each request."""
+_responses: "Blocks[ResponseHead]" = Blocks()
+"""By the whole head."""
+_measured: "Blocks[ResponseHead]" = Blocks()
+"""By the whole head without its content-length: what they hold for any."""
+
+_IDS = re.compile(rb"\r\n(x-request-id: [!-~]{1,200})\r\n(traceparent: [0-9a-f-]{1,200})")
 
 
 class RequestHead:
@@ -96,6 +108,23 @@ class RequestHead:
         """Waits for a 100 before it sends its body."""
         self.upgrade = b""
 
+    def with_start(self, method: bytes, target: bytes) -> "RequestHead":
+        """The same fields in another request, over HTTP/1.1."""
+        head = RequestHead.__new__(RequestHead)
+        head.method = method
+        head.target = target
+        head.authority = self.authority
+        head.is_old = False
+        head.is_keep_alive = self.is_keep_alive
+        head.length = self.length
+        head.lines = self.lines[:]
+        head.has_request_id = self.has_request_id
+        head.has_trace = self.has_trace
+        head.timeout_ms = self.timeout_ms
+        head.is_expecting = self.is_expecting
+        head.upgrade = self.upgrade
+        return head
+
     def get(self, name: bytes) -> bytes | None:
         """The first value of a field; ``name`` in lower case."""
         prefix = name + b": "
@@ -108,7 +137,7 @@ class RequestHead:
 class ResponseHead:
     """What a server answers."""
 
-    __slots__ = ("flag", "is_keep_alive", "length", "lines", "reason", "status")
+    __slots__ = ("_wire", "flag", "is_keep_alive", "length", "lines", "reason", "status")
 
     def __init__(self, status: int, reason: bytes, is_keep_alive: bool) -> None:
         self.status = status
@@ -120,15 +149,57 @@ class ResponseHead:
         self.lines: list[bytes] = []
         self.flag = b""
         """``x-mesh-flag``, which is not among the lines: whoever forwards it must trust it."""
+        self._wire = b""
+
+    def with_lines(self, lines: list[bytes]) -> "ResponseHead":
+        """A copy: one that was parsed may be shared with other responses."""
+        head = ResponseHead(self.status, self.reason, self.is_keep_alive)
+        head.length = self.length
+        head.flag = self.flag
+        head.lines = lines
+        return head
+
+    def serialize(self) -> bytes:
+        """As it is, with the empty line; made once, for ``lines`` do not change any more."""
+        wire = self._wire
+        if not wire:
+            lines = b"".join([line + b"\r\n" for line in self.lines])
+            wire = self._wire = b"HTTP/1.1 %b\r\n%b\r\n" % (self.reason, lines)
+        return wire
 
 
 def parse_request(block: bytes) -> RequestHead:
     """``block`` is everything before the empty line."""
-    raw_lines = block.split(b"\r\n")
-    if len(raw_lines) > MAX_FIELDS + 1:
+    end = block.find(b"\r\n")
+    line = block if end < 0 else block[:end]
+    fields = b"" if end < 0 else block[end:]
+    start = _starts.get(line) or _parse_request_line(line)
+    # A peer's proxy puts last what is different in each request: the rest may be known.
+    cut = fields.rfind(b"\r\nx-request-id: ")
+    ids = _IDS.fullmatch(fields, cut) if cut >= 0 else None
+    if ids is not None:
+        fields = fields[:cut]
+    known = _requests.get(fields)
+    if known is not None and start[2] is None and not start[3]:
+        head = known.with_start(start[0], start[1])
+    else:
+        head = _parse_request_fields(start, fields, MAX_FIELDS if ids is None else MAX_FIELDS - 2)
+    if ids is not None:
+        head.lines += ids.groups()
+        head.has_request_id = head.has_trace = True
+    return head
+
+
+def _parse_request_fields(
+    start: tuple[bytes, bytes, bytes | None, bool], fields: bytes, most: int
+) -> RequestHead:
+    """``fields`` begins with the end of the line before."""
+    raw_lines = fields.split(b"\r\n")
+    if len(raw_lines) > most + 1:
         raise ProtocolError("too_large", "more than 100 header fields")
-    start = _starts.get(raw_lines[0]) or _parse_request_line(raw_lines[0])
     head = RequestHead(*start)
+    is_kept = start[2] is None and not start[3]
+    last: list[bytes] = []
     is_old = head.is_old
     lines = head.lines
     append = lines.append
@@ -141,6 +212,7 @@ def parse_request(block: bytes) -> RequestHead:
         field = memo_get(raw)
         if field is None:
             field = parse_field(raw)
+            is_kept = is_kept and not is_fleeting(field)
         if field.__class__ is bytes:
             append(field)
             continue
@@ -156,10 +228,10 @@ def parse_request(block: bytes) -> RequestHead:
             connection = connection + b"," + field.value if connection else field.value
         elif kind == REQUEST_ID:
             head.has_request_id = True
-            append(field.line)
+            last.insert(0, field.line)
         elif kind == TRACE:
             head.has_trace = True
-            append(field.line)
+            last.append(field.line)
         elif kind == DEADLINE:
             head.timeout_ms = field.value
         elif kind == LENGTH:
@@ -187,16 +259,66 @@ def parse_request(block: bytes) -> RequestHead:
         head.length = _framing(length, encoding, is_old)
     if connection:
         _apply_connection(head, connection.lower(), is_old)
+    head.lines += last
+    if is_kept and _requests.is_due(fields):
+        _requests.keep(fields, head.with_start(b"", b""))
     return head
 
 
 def parse_response(block: bytes, method: bytes) -> ResponseHead:
-    """``method`` is the request's: a response to HEAD has no body."""
+    """``method`` is the request's: a response to HEAD has no body.
+
+    The head may be shared by several responses: who changes it makes a copy.
+    """
+    if method != b"HEAD":
+        known = _responses.get(block) or _parse_measured(block)
+        if known is not None:
+            return known
+    head, is_kept = _parse_response_fields(block, method)
+    if is_kept and _responses.is_due(block):
+        _responses.keep(block, head)
+    return head
+
+
+def _parse_measured(block: bytes) -> ResponseHead | None:
+    """A head of which all is known but the body's length."""
+    at = block.find(b"\r\nContent-Length: ")
+    if at < 0:
+        at = block.find(b"\r\ncontent-length: ")
+        if at < 0:
+            return None
+    end = block.find(b"\r\n", at + 2)
+    if end < 0:
+        end = len(block)
+    digits = block[at + 18 : end]
+    # Canonical only: with zeros in front, blanks or more digits it takes the long way.
+    if not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS or digits[0] == 0x30:
+        return None
+    rest = block[:at] + block[end:]
+    known = _measured.get(rest)
+    if known is None:
+        if _measured.is_due(rest):
+            with suppress(ProtocolError):  # the whole is refused, for its first fault
+                known, is_kept = _parse_response_fields(rest, b"GET")
+                # Else there was another length, or none is meant to be.
+                if is_kept and known.length == UNTIL_CLOSE:
+                    _measured.keep(rest, known)
+        return None
+    head = known.with_lines([*known.lines, b"content-length: " + digits])
+    head.length = int(digits)
+    if _responses.is_due(block):
+        _responses.keep(block, head)
+    return head
+
+
+def _parse_response_fields(block: bytes, method: bytes) -> tuple[ResponseHead, bool]:
+    """And whether it may be kept."""
     raw_lines = block.split(b"\r\n")
     if len(raw_lines) > MAX_FIELDS + 1:
         raise ProtocolError("too_large", "more than 100 header fields")
     status, reason, is_old = _statuses.get(raw_lines[0]) or _parse_status_line(raw_lines[0])
     head = ResponseHead(status, reason, not is_old)
+    is_kept = method != b"HEAD"
     lines = head.lines
     append = lines.append
     length: bytes | None = None
@@ -207,6 +329,7 @@ def parse_response(block: bytes, method: bytes) -> ResponseHead:
         field = memo_get(raw)
         if field is None:
             field = parse_field(raw)
+            is_kept = is_kept and not is_fleeting(field)
         if field.__class__ is bytes:
             append(field)
             continue
@@ -227,6 +350,7 @@ def parse_response(block: bytes, method: bytes) -> ResponseHead:
             append(field.line)
         elif kind == FLAG:
             head.flag = field.value
+            is_kept = False
     if connection:
         _apply_connection(head, connection.lower(), is_old)
         lines = head.lines
@@ -241,7 +365,7 @@ def parse_response(block: bytes, method: bytes) -> ResponseHead:
         head.length = UNTIL_CLOSE
     else:
         head.length = _framing(length, encoding, is_old)
-    return head
+    return head, is_kept
 
 
 def _framing(length: bytes | None, encoding: bytes | None, is_old: bool) -> int:

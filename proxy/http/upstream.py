@@ -43,7 +43,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_held",
         "_interim",
         "_is_keep",
-        "_is_lost",
         "_is_paused",
         "_is_reading_body",
         "_is_request_open",
@@ -53,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_scanned",
         "_transport",
         "idle_since",
+        "is_lost",
         "is_reused",
         "tag",
     )
@@ -77,12 +77,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Has been idle: the other side may close it in the moment it is used again."""
         self._is_paused = False
         self._is_write_paused = False
-        self._is_lost = False
+        self.is_lost = False
         self.idle_since = 0.0
-
-    @property
-    def is_lost(self) -> bool:
-        return self._is_lost
 
     # The connection
 
@@ -92,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
+        self.is_lost = True
         self._pool.lost(self)
         exchange = self._exchange
         if exchange is None:
@@ -122,11 +118,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Only when idle."""
-        self._is_lost = True
+        self.is_lost = True
         self._transport.close()
 
     def abort(self) -> None:
-        self._is_lost = True
+        self.is_lost = True
         self._transport.abort()
 
     # The request
@@ -135,9 +131,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = exchange
         head = exchange.head
         data = serialize_request(head, exchange.handler.authority)
-        body = exchange.take_body()
         is_done = exchange.is_request_done
         self._is_request_open = not is_done
+        if head.length == 0 and is_done:
+            self._transport.write(data)
+            return
+        body = exchange.take_body()
         if head.length == CHUNKED:
             if body:
                 body = encode_chunk(body)
@@ -215,23 +214,22 @@ class UpstreamConnection(asyncio.Protocol):
             if self._exchange is None:
                 return
         self._held = b""
-        self._has_begun = True
         self._is_keep = head.is_keep_alive
         length = head.length
-        if length == 0:
-            self._complete(data)
-            exchange.response_head(head, b"", True)
-        elif length > 0:
-            if len(data) >= length:
-                rest = data[length:]
-                self._complete(rest)
-                exchange.response_head(head, data[:length] if rest else data, True)
+        if length == len(data):
+            self._complete(b"")
+            exchange.response_head(head, data, True)
+        elif length >= 0:
+            if len(data) > length:
+                self._complete(data[length:])
+                exchange.response_head(head, data[:length], True)
             else:
+                self._has_begun = True
                 self._is_reading_body = True
                 self._left = length - len(data)
                 exchange.response_head(head, data, False)
         else:
-            self._is_reading_body = True
+            self._has_begun = self._is_reading_body = True
             self._left = length
             if length == CHUNKED:
                 self._decoder = ChunkedDecoder()
@@ -281,7 +279,7 @@ class UpstreamConnection(asyncio.Protocol):
             or rest
             or self._is_request_open
             or self._is_write_paused
-            or self._is_lost
+            or self.is_lost
         ):
             self.close()
             return
@@ -296,7 +294,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _fail(self, failure: Failure, detail: str) -> None:
         exchange, self._exchange = self._exchange, None
-        if not self._is_lost:
+        if not self.is_lost:
             self.abort()
         if exchange is not None:
             exchange.upstream_failed(

@@ -70,3 +70,40 @@ class ProxyStatus(Value, frozen=True, kw_only=True):
     workloads: tuple[WorkloadStatus, ...]
     upstreams: tuple[UpstreamStatus, ...]
     workers: WorkersStatus = WorkersStatus()
+
+
+class EndpointState(Value, frozen=True, kw_only=True):
+    """What a calling proxy has learned of one endpoint; of one worker, if there are several."""
+
+    host: HostName
+    address: str
+    port: int
+    version: str
+    zone: str
+    tier: int
+    """0: the service itself; 1 and more: what it fails over to, in order."""
+    state: Literal["available", "ejected", "probing", "failing", "avoided"]
+    """``failing``: its active health check. ``avoided``: a connect failed lately."""
+    ejected_for_s: float
+    """0 unless ejected."""
+    ejections: int
+    """In a row."""
+    in_flight: int
+    connections: int
+    latency_ms: float
+    """Peak EWMA, with penalties for failures; what ``peak_ewma`` compares."""
+
+
+class ClusterState(Value, frozen=True, kw_only=True):
+    """One destination of one caller, on ``GET /clusters``."""
+
+    caller: ServiceName
+    name: str
+    """``api`` or ``api/<subset>``."""
+    algorithm: str
+    active_tier: int
+    is_panicking: bool
+    requests: int
+    """In flight."""
+    pending: int
+    endpoints: tuple[EndpointState, ...]

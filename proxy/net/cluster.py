@@ -7,6 +7,7 @@ endpoints that stay keep their record and their connections.
 
 import logging
 from collections.abc import Callable, Collection
+from typing import Literal
 
 from proxy.core.balance import Tiers
 from proxy.core.breaker import Breaker, Reason
@@ -18,6 +19,7 @@ from proxy.http.ledger import Ledger
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.model.names import ServiceName
+from proxy.model.status import ClusterState, EndpointState
 from proxy.net.dataplane_metrics import DataPlaneMetrics
 from proxy.net.endpoint_health import EndpointHealth
 from proxy.net.pool import EndpointPool, Owner, Quota, jitter
@@ -124,13 +126,21 @@ class Cluster(Owner):
     def begin(self, exchange: Exchange) -> None:
         """The first try of a request."""
         now = self._ledger.now
-        if not self.breaker.try_request():
+        breaker = self.breaker
+        if breaker.requests >= breaker.max_requests:
+            breaker.try_request()
             self._refuse(exchange, Reason.REQUESTS)
             return
+        breaker.requests += 1
         self.budget.request(now)
-        pool = self.balancer.pick((), now, exchange.key)
+        first = self.balancer.first
+        pool = (
+            first.choose(exchange.key)
+            if first.ready and not first.is_unusual
+            else self.balancer.pick((), now, exchange.key)
+        )
         if pool is None:
-            self.breaker.requests -= 1
+            breaker.requests -= 1
             exchange.refuse(Flag.NO_HEALTHY_UPSTREAM, "(0 in the registry)")
             return
         exchange.tries = 1
@@ -252,6 +262,21 @@ class Cluster(Owner):
     def mirrored(self, status: int, flag: str) -> None:
         self._metrics.mirrored.labels(*self._labels, str(status), flag or "-").value += 1
 
+    # For people
+
+    def describe(self) -> ClusterState:
+        now = self._ledger.now
+        return ClusterState(
+            caller=self.caller,
+            name=self.name,
+            algorithm=self.spec.policy.balancing.algorithm,
+            active_tier=self.balancer.active,
+            is_panicking=self.balancer.is_panicking,
+            requests=self.breaker.requests,
+            pending=self.quota.pending,
+            endpoints=tuple(_describe(pool, now) for pool in self.pools),
+        )
+
     # Time
 
     def sweep(self, now: float) -> None:
@@ -278,3 +303,30 @@ class Cluster(Owner):
         self._health.stop()
         for pool in self.pools:
             pool.close()
+
+
+def _describe(pool: EndpointPool, now: float) -> EndpointState:
+    endpoint = pool.endpoint
+    state: Literal["available", "ejected", "probing", "failing", "avoided"] = "available"
+    if pool.is_failing:
+        state = "failing"
+    elif pool.is_probing:
+        state = "probing"
+    elif pool.ejected_until:
+        state = "ejected"
+    elif pool.avoid_until > now:
+        state = "avoided"
+    return EndpointState(
+        host=endpoint.host,
+        address=endpoint.address,
+        port=endpoint.port,
+        version=endpoint.version,
+        zone=endpoint.zone,
+        tier=pool.tier,
+        state=state,
+        ejected_for_s=max(0.0, pool.ejected_until - now) if pool.ejected_until else 0.0,
+        ejections=pool.ejections,
+        in_flight=pool.inflight,
+        connections=pool.open_connections,
+        latency_ms=round(pool.cost_s * 1000, 3),
+    )

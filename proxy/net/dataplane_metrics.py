@@ -143,7 +143,7 @@ class DataPlaneMetrics:
 class Reporter:
     """One caller and one service, from one side."""
 
-    __slots__ = ("_code_series", "_metrics", "_prefix", "_tcp_prefix")
+    __slots__ = ("_code_series", "_metrics", "_prefix", "_unflagged")
 
     def __init__(
         self, metrics: DataPlaneMetrics, reporter: str, caller: str, principal: str, service: str
@@ -151,13 +151,19 @@ class Reporter:
         self._metrics = metrics
         self._prefix = (reporter, caller, principal, service, service)
         self._code_series: dict[tuple[int, str], tuple[Value, Histogram]] = {}
+        self._unflagged: dict[int, tuple[Value, Histogram]] = {}
+        """Those of ``_code_series`` with no flag: no key to be made."""
 
     def answered(self, exchange: Exchange, now: float) -> None:
         """``now``: monotonic seconds."""
-        key = (exchange.status, exchange.flag)
-        series = self._code_series.get(key)
+        flag = exchange.flag
+        series = (
+            self._code_series.get((exchange.status, flag))
+            if flag
+            else self._unflagged.get(exchange.status)
+        )
         if series is None:
-            series = self._make_series(key)
+            series = self._make_series((exchange.status, flag))
         count, histogram = series
         elapsed_ms = (now - exchange.started) * 1000.0
         count.value += 1
@@ -167,10 +173,13 @@ class Reporter:
     def _make_series(self, key: tuple[int, str]) -> tuple[Value, Histogram]:
         if len(self._code_series) >= _SERIES_OF_ONE_REPORTER:
             self._code_series.clear()  # statuses are the upstream's to choose
+            self._unflagged.clear()
         status, flag = key
         labels = (*self._prefix, "http", str(status), flag or "-", "mutual_tls")
         series = (self._metrics.requests.labels(*labels), self._metrics.durations.labels(*labels))
         self._code_series[key] = series
+        if not flag:
+            self._unflagged[status] = series
         return series
 
     def tcp(self, flag: str = "") -> "TcpSeries":

@@ -148,6 +148,8 @@ class _Check:
     # As a Handler
 
     def dispatch(self, exchange: Exchange) -> None:
+        exchange.timeouts = self.timeouts
+        exchange.request_s = self.timeouts.request_s
         self._pool.serve(exchange)
 
     def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:

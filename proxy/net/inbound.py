@@ -9,7 +9,7 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-from proxy.core.deadline import parse, tighten
+from proxy.core.deadline import parse
 from proxy.core.peer import identify
 from proxy.core.ratelimit import RateLimiter, compile_limits
 from proxy.core.retry import Failure, Verdict, compile_retries
@@ -17,8 +17,10 @@ from proxy.core.routing import compile_match
 from proxy.core.table import InboundRoute
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
+from proxy.http.frames import ALPN
 from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
+from proxy.http.streams_server import StreamsServer
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.model.names import HostName, InvalidName, ServiceName, TrustDomain, spiffe_id
@@ -111,6 +113,8 @@ class InboundSession:
         self._xfcc = (
             f"x-forwarded-client-cert: By={workload.route.identity};URI={principal}".encode()
         )
+        self._ask(b"")
+        """A caller asks for the same time again and again."""
 
     @property
     def timeouts(self) -> Timeouts:
@@ -118,6 +122,8 @@ class InboundSession:
 
     def dispatch(self, exchange: Exchange) -> None:
         workload = self._workload
+        timeouts = exchange.timeouts = workload.route.timeouts
+        exchange.request_s = timeouts.request_s
         if self._caller not in workload.route.allow:
             exchange.refuse(
                 Flag.DENIED, f"{self._principal} may not call {workload.route.identity}"
@@ -130,12 +136,20 @@ class InboundSession:
             head = exchange.head
             head.lines.append(self._xfcc)
             if head.timeout_ms:
-                exchange.request_s = tighten(exchange.request_s, parse(head.timeout_ms))
-                head.lines.append(b"x-mesh-timeout-ms: " + head.timeout_ms)
+                if head.timeout_ms != self._asked_ms:
+                    self._ask(head.timeout_ms)
+                if self._asked_s and not 0.0 < exchange.request_s < self._asked_s:
+                    exchange.request_s = self._asked_s
+                head.lines.append(self._asked_line)
             exchange.retries = _RETRIES
             exchange.tries = 1
             exchange.target = workload.pool
             workload.pool.serve(exchange)
+
+    def _ask(self, timeout_ms: bytes) -> None:
+        self._asked_ms = timeout_ms
+        self._asked_s = parse(timeout_ms) or 0.0
+        self._asked_line = b"x-mesh-timeout-ms: " + timeout_ms
 
     def _is_within_limits(self, exchange: Exchange, limiter: RateLimiter[RequestHead]) -> bool:
         head = exchange.head
@@ -216,6 +230,8 @@ class InboundListener:
         route = workload.route
         if route.protocol == "http":
             session = InboundSession(workload, caller, spiffe_id(self._domain, caller))
+            if connection.selected_alpn_protocol() == ALPN:
+                return StreamsServer(ledger, session)
             return DownstreamConnection(ledger, session)
         reporter = workload.reporter(caller)
         if caller not in route.allow:

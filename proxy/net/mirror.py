@@ -59,6 +59,8 @@ class _MirrorHandler:
         self._cluster = cluster
 
     def dispatch(self, exchange: Exchange) -> None:
+        exchange.timeouts = self.timeouts
+        exchange.request_s = self.timeouts.request_s
         self._cluster.begin(exchange)
 
     def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:

@@ -33,6 +33,10 @@ from proxy.net.relay import Closed
 from proxy.net.rules import Rule, answer_of, redirect_to
 from proxy.net.tls_identity import Identity
 
+_NO_HEAD = RequestHead(b"", b"/", None, False)
+"""A TCP session has none; its routes ask for nothing in it."""
+
+_getrandbits = jitter().getrandbits
 _NO_ONE_TO_BLAME = frozenset(
     (Flag.DOWNSTREAM_RESET.value, Flag.OVERLOAD.value, Flag.FAULT_ABORT.value)
 )
@@ -164,60 +168,63 @@ class OutboundService:
             return Closed()
         if is_http:
             return DownstreamConnection(ledger, self)
-        cluster = self._default.cluster
-        assert cluster is not None
-        return OutboundSession(ledger, self._reporter, cluster, self.timeouts).near
+        return OutboundSession(ledger, self._reporter, self.timeouts, self._choose).near
+
+    # TCP
+
+    def _choose(self, client: bytes) -> tuple[Cluster | None, int]:
+        """Where a session goes, and its hash. What routes of TCP services may match is who calls;
+        a destination that is not declared is None."""
+        rule, at = self._default, 0
+        if self._router is not None:
+            found = self._router.find(_NO_HEAD, self._owner.caller)
+            if found is not None:
+                rule = self._rules[found.index]
+                at, _ = found.choose(_NO_HEAD, client, jitter())
+        hasher = rule.hashers[at]
+        return rule.clusters[at], hasher(_NO_HEAD, client, jitter())[0] if hasher else 0
 
     # HTTP
 
     def dispatch(self, exchange: Exchange) -> None:
         head = exchange.head
-        if not head.has_request_id:
-            number = jitter().getrandbits(192)
-            identifier = b"%032x" % (number >> 64)
-            head.has_request_id = True
-            head.lines.append(b"x-request-id: " + identifier)
-            if not head.has_trace:
-                # W3C Trace Context: the same number, so that one finds the other; not sampled.
-                head.has_trace = True
-                head.lines.append(
-                    b"traceparent: 00-%b-%016x-00" % (identifier, number & 0xFFFFFFFFFFFFFFFF)
-                )
-        elif not head.has_trace:
-            number = jitter().getrandbits(192)
-            head.has_trace = True
-            head.lines.append(
-                b"traceparent: 00-%032x-%016x-00" % (number >> 64, number & 0xFFFFFFFFFFFFFFFF)
-            )
         rule = self._default
         if self._router is not None:
             found = self._router.find(head, self._owner.caller)
             if found is not None:
                 rule = self._rules[found.index]
         exchange.rule = rule
-        exchange.timeouts = rule.timeouts
+        timeouts = exchange.timeouts = rule.timeouts
         exchange.retries = rule.retries
-        if self._ledger.is_out_of_memory:
-            exchange.refuse(Flag.OVERLOAD, "out of memory")
-            return
-        exchange.request_s = rule.timeouts.request_s
+        exchange.request_s = timeouts.request_s
         if head.timeout_ms:
             self._tighten(exchange)
         elif rule.deadline_line:
-            head.lines.append(rule.deadline_line)
+            head.lines.insert(0, rule.deadline_line)
+        if not head.has_request_id:
+            _identify(head)
+        elif not head.has_trace:
+            number = _getrandbits(192)
+            head.has_trace = True
+            head.lines.append(
+                b"traceparent: 00-%032x-%016x-00" % (number >> 64, number & 0xFFFFFFFFFFFFFFFF)
+            )
+        if self._ledger.is_out_of_memory:
+            exchange.refuse(Flag.OVERLOAD, "out of memory")
+            return
         if not rule.is_plain or self._injector is not None:
             self._dispatch_otherwise(exchange, rule)
         elif self._owner.identity is None:
             exchange.refuse(Flag.UPSTREAM_CONNECT_FAILURE, self._no_identity())
         else:
-            cast(Cluster, rule.cluster).begin(exchange)
+            rule.cluster.begin(exchange)  # type: ignore[union-attr]  # it has one, being plain
 
     def _tighten(self, exchange: Exchange) -> None:
         """The application has less time left itself."""
         head = exchange.head
         exchange.request_s = tighten(exchange.request_s, parse(head.timeout_ms))
         if exchange.request_s:
-            head.lines.append(render(exchange.request_s))
+            head.lines.insert(0, render(exchange.request_s))
 
     def _dispatch_otherwise(self, exchange: Exchange, rule: Rule) -> None:
         """Whatever is not straight on to one cluster."""
@@ -333,10 +340,14 @@ class OutboundService:
 
     def finished(self, exchange: Exchange) -> None:
         now = monotonic()
-        pool = cast(EndpointPool | None, exchange.target)
+        pool: EndpointPool | None = exchange.target
         if pool is not None:
-            cluster = cast(Cluster, pool.owner)
-            cluster.over(exchange, pool)
+            cluster: Cluster = pool.owner  # type: ignore[assignment]  # of our own making
+            pool.inflight -= 1
+            breaker = cluster.breaker
+            breaker.requests -= 1
+            if exchange.tries > 1:
+                breaker.retries -= 1
             status = exchange.status
             if status < 500:
                 if exchange.flag not in _NO_ONE_TO_BLAME:
@@ -428,6 +439,23 @@ class Shed:
 
     def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
         return False
+
+
+def _identify(head: RequestHead) -> None:
+    """The ids come last, in this order: there the peer's parser looks for what always differs."""
+    number = _getrandbits(192)
+    identifier = b"%032x" % (number >> 64)
+    head.has_request_id = True
+    lines = head.lines
+    if head.has_trace:
+        lines.insert(-1, b"x-request-id: " + identifier)
+        return
+    # W3C Trace Context: the same number, so that one finds the other; not sampled.
+    head.has_trace = True
+    lines += (
+        b"x-request-id: " + identifier,
+        b"traceparent: 00-%b-%016x-00" % (identifier, number & 0xFFFFFFFFFFFFFFFF),
+    )
 
 
 def _serve(exchange: Exchange, pool: EndpointPool, is_fresh: bool) -> None:

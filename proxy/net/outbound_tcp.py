@@ -1,5 +1,7 @@
 """TCP sessions from a local workload: balanced and limited like requests, one try per endpoint."""
 
+from collections.abc import Callable
+
 from proxy.core.retry import MAX_TRIES
 from proxy.http.ledger import Ledger
 from proxy.model.flags import Flag
@@ -9,17 +11,32 @@ from proxy.net.dataplane_metrics import Reporter
 from proxy.net.pool import EndpointPool
 from proxy.net.relay import Relay
 
+Choose = Callable[[bytes], tuple[Cluster | None, int]]
+"""From the client's address to where its session goes."""
+
 
 class OutboundSession(Relay):
     """Dials one endpoint after the other until one connects. Nothing was sent before that."""
 
-    __slots__ = ("_cluster", "_dialled_at", "_is_counted", "_pool", "_timeouts", "_tried")
+    __slots__ = (
+        "_choose",
+        "_cluster",
+        "_dialled_at",
+        "_is_counted",
+        "_key",
+        "_pool",
+        "_timeouts",
+        "_tried",
+    )
+
+    _cluster: Cluster
 
     def __init__(
-        self, ledger: Ledger, reporter: Reporter, cluster: Cluster, timeouts: Timeouts
+        self, ledger: Ledger, reporter: Reporter, timeouts: Timeouts, choose: Choose
     ) -> None:
         super().__init__(ledger, reporter, timeouts.stream_idle_s)
-        self._cluster = cluster
+        self._choose = choose
+        self._key = 0
         self._timeouts = timeouts
         self._pool: EndpointPool | None = None
         self._tried: tuple[EndpointPool, ...] = ()
@@ -27,7 +44,12 @@ class OutboundSession(Relay):
         self._dialled_at = 0.0
 
     def start(self) -> None:
-        if self._cluster.begin_session() is not None:
+        cluster, self._key = self._choose(self.near.peer())
+        if cluster is None:
+            self.refuse(Flag.DENIED)
+            return
+        self._cluster = cluster
+        if cluster.begin_session() is not None:
             self.refuse(Flag.UPSTREAM_OVERFLOW)
             return
         self._is_counted = True
@@ -36,7 +58,7 @@ class OutboundSession(Relay):
     def _try_next(self) -> None:
         if self.is_over:
             return
-        pool = self._cluster.pick(self._tried)
+        pool = self._cluster.pick(self._tried, self._key)
         if pool is None or len(self._tried) >= MAX_TRIES:
             self.refuse(Flag.UPSTREAM_CONNECT_FAILURE if self._tried else Flag.NO_HEALTHY_UPSTREAM)
             return

@@ -15,6 +15,7 @@ from proxy.core.metrics import Value
 from proxy.core.retry import Failure
 from proxy.http.exchange import Exchange
 from proxy.http.ledger import Ledger
+from proxy.http.streams_client import StreamsClient
 from proxy.http.upstream import UpstreamConnection
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
@@ -78,16 +79,41 @@ class Owner:
         """A request that waited for one endpoint is served by another one."""
 
 
+class Attempt:
+    """A connection being made, and the requests that wait for it."""
+
+    __slots__ = ("connection", "dial", "shared", "waiting")
+
+    dial: Dial
+
+    def __init__(
+        self, connection: UpstreamConnection, shared: StreamsClient | None, exchange: Exchange
+    ) -> None:
+        self.connection = connection
+        self.shared = shared
+        """In place of ``connection``, if the peer turns out to know how."""
+        self.waiting = [exchange]
+
+
+Held = UpstreamConnection | StreamsClient | Attempt
+
+
 class EndpointPool(EndpointState):
-    """All connections to one endpoint."""
+    """All connections to one endpoint.
+
+    A peer that is a proxy of ours carries many requests on one connection; any other, and the
+    application, one at a time.
+    """
 
     __slots__ = (
-        "_connecting",
+        "_attempts",
         "_idle",
         "_is_retired",
+        "_is_sharing",
         "_ledger",
         "_open",
         "_quota",
+        "_shared",
         "dialer",
         "idle_s",
         "owner",
@@ -109,23 +135,31 @@ class EndpointPool(EndpointState):
         self.idle_s = idle_s
         self.owner = owner
         self._idle: deque[UpstreamConnection] = deque()
-        self._connecting: dict[UpstreamConnection, tuple[Exchange, Dial]] = {}
-        self._open: set[UpstreamConnection] = set()
+        self._shared: tuple[StreamsClient, ...] = ()
+        """With streams or without."""
+        self._attempts: list[Attempt] = []
+        self._open: set[Held] = set()
         """All, from the dial on: what the quota counts."""
         self._is_retired = False
+        self._is_sharing = dialer.is_sharing
+        """Believed until a handshake says otherwise."""
 
     @property
     def open_connections(self) -> int:
         return len(self._open)
 
     def serve(self, exchange: Exchange, *, is_fresh: bool = False) -> None:
-        """Sends the request on an idle connection or on a new one.
+        """Sends the request on a connection that is there or on a new one.
 
         Only a request whose ``target`` this is may wait, for then any other endpoint would do.
         """
+        identity = self.dialer.identity
+        for shared in self._shared:
+            if shared.has_room and shared.tag is identity:
+                shared.open(exchange)
+                return
         idle = self._idle
         if not is_fresh:
-            identity = self.dialer.identity
             while idle:
                 connection = idle.pop()
                 if connection.is_lost:
@@ -137,6 +171,9 @@ class EndpointPool(EndpointState):
         quota = self._quota
         if quota.pending >= quota.pending_limit:
             self.owner.overflowed(exchange, self, f"({quota.pending} requests are waiting)")
+        elif self._is_sharing and self._attempts:
+            quota.pending += 1
+            self._attempts[-1].waiting.append(exchange)
         elif quota.has_room():
             quota.pending += 1
             self._dial(exchange)
@@ -148,43 +185,78 @@ class EndpointPool(EndpointState):
 
     def _dial(self, exchange: Exchange) -> None:
         self._quota.gauge.value += 1
-        connection = UpstreamConnection(self, self.dialer.identity)
-        self._open.add(connection)
-        dial = self.dialer.dial(
+        identity = self.dialer.identity
+        connection = UpstreamConnection(self, identity)
+        shared = StreamsClient(self, identity) if self.dialer.is_sharing else None
+        attempt = Attempt(connection, shared, exchange)
+        self._open.add(attempt)
+        self._attempts.append(attempt)
+        attempt.dial = self.dialer.dial(
             self.endpoint.address,
             self.endpoint.port,
             exchange.timeouts.connect_s,
             connection,
-            lambda detail: self._failed(connection, detail),
+            lambda detail: self._failed(attempt, detail),
+            shared,
         )
-        self._connecting[connection] = (exchange, dial)
 
     def connected(self, connection: UpstreamConnection) -> None:
-        waiting = self._connecting.pop(connection, None)
-        if waiting is None:  # given up in the same moment
+        attempt = next((each for each in self._attempts if each.connection is connection), None)
+        if attempt is None:  # given up in the same moment
             connection.abort()
             return
-        exchange, dial = waiting
-        dial.succeeded()
-        self._ledger.now = monotonic()  # the endpoint's latency is counted from here
-        self._quota.pending -= 1
-        self.owner.dialled(self, True)
-        if exchange.is_finished:
+        waiting = self._made(attempt, connection)
+        if attempt.shared is not None:
+            self._is_sharing = False
+        while waiting:
+            exchange = waiting.pop(0)
+            if not exchange.is_finished:
+                exchange.attach(connection)
+                break
+        else:
             connection.is_reused = True
             self.release(connection)
-        else:
-            exchange.attach(connection)
+        for exchange in waiting:
+            if not exchange.is_finished:
+                self.serve(exchange)
 
-    def _failed(self, connection: UpstreamConnection, detail: str) -> None:
-        exchange, _ = self._connecting.pop(connection)
-        self._quota.pending -= 1
-        self._forget(connection)
+    def connected_shared(self, connection: StreamsClient) -> None:
+        attempt = next((each for each in self._attempts if each.shared is connection), None)
+        if attempt is None:
+            connection.abort()
+            return
+        waiting = self._made(attempt, connection)
+        self._is_sharing = True
+        self._shared = (*self._shared, connection)
+        connection.idle_since = self._ledger.now
+        for exchange in waiting:
+            if exchange.is_finished:
+                continue
+            if connection.has_room:
+                connection.open(exchange)
+            else:
+                self.serve(exchange)
+
+    def _made(self, attempt: Attempt, connection: Held) -> list[Exchange]:
+        attempt.dial.succeeded()
+        self._attempts.remove(attempt)
+        self._open.discard(attempt)
+        self._open.add(connection)
+        self._ledger.now = monotonic()  # the endpoint's latency is counted from here
+        self._quota.pending -= len(attempt.waiting)
+        self.owner.dialled(self, True)
+        return attempt.waiting
+
+    def _failed(self, attempt: Attempt, detail: str) -> None:
+        self._attempts.remove(attempt)
+        self._quota.pending -= len(attempt.waiting)
+        self._forget(attempt)
         self.owner.dialled(self, False)
         endpoint = self.endpoint
-        at = f"{endpoint.address}:{endpoint.port}"
-        exchange.upstream_failed(
-            Failure.CONNECT, f"{endpoint.host} at {at}: {detail}" if endpoint.host else detail
-        )
+        if endpoint.host:
+            detail = f"{endpoint.host} at {endpoint.address}:{endpoint.port}: {detail}"
+        for exchange in attempt.waiting:
+            exchange.upstream_failed(Failure.CONNECT, detail)
 
     def release(self, connection: UpstreamConnection) -> None:
         if self._is_retired or connection.tag is not self.dialer.identity:
@@ -199,21 +271,41 @@ class EndpointPool(EndpointState):
         connection.idle_since = self._ledger.now
         self._idle.append(connection)
 
+    def stream_ended(self, connection: StreamsClient) -> None:
+        connection.idle_since = self._ledger.now
+        if self._is_retired or connection.tag is not self.dialer.identity:
+            connection.go()
+        elif self._quota.waiting and (waited := self._quota.next()) is not None:
+            exchange, pool = waited
+            if pool is not self:
+                self.owner.moved(exchange, pool, self)
+            connection.open(exchange)
+
     def lost(self, connection: UpstreamConnection) -> None:
         self._forget(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def lost_shared(self, connection: StreamsClient) -> None:
+        self._shared = tuple(each for each in self._shared if each is not connection)
+        self._forget(connection)
+
     def drop_idle(self) -> bool:
         """Closes the connection that has been idle longest, if there is one."""
-        if not self._idle:
-            return False
-        connection = self._idle.popleft()
+        connection: UpstreamConnection | StreamsClient
+        if self._idle:
+            connection = self._idle.popleft()
+        else:
+            for connection in self._shared:
+                if not connection.streams and not connection.is_lost:
+                    break
+            else:
+                return False
         connection.close()
         self._forget(connection, is_room_taken=True)
         return True
 
-    def _forget(self, connection: UpstreamConnection, *, is_room_taken: bool = False) -> None:
+    def _forget(self, connection: Held, *, is_room_taken: bool = False) -> None:
         if connection not in self._open:
             return
         self._open.discard(connection)
@@ -229,6 +321,9 @@ class EndpointPool(EndpointState):
         idle = self._idle
         while idle and now - idle[0].idle_since > self.idle_s:
             idle.popleft().close()
+        for shared in self._shared:
+            if not shared.streams and now - shared.idle_since > self.idle_s:
+                shared.go()
 
     def retire_old_identity(self) -> None:
         """Closes the idle connections that were made with an identity no longer in force."""
@@ -236,23 +331,29 @@ class EndpointPool(EndpointState):
         for connection in [each for each in self._idle if each.tag is not identity]:
             self._idle.remove(connection)
             connection.close()
+        for shared in self._shared:
+            if shared.tag is not identity:
+                shared.go()
 
     def retire(self) -> None:
         """The endpoint has left: what is in flight finishes, nothing is kept."""
         self._is_retired = True
         while self._idle:
             self._idle.pop().close()
+        for shared in self._shared:
+            shared.go()
 
     def close(self) -> None:
         """Now: whatever is in flight is cut."""
         self.retire()
-        for connection, (_, dial) in list(self._connecting.items()):
-            dial.cancel()
-            self._quota.pending -= 1
-            self._forget(connection, is_room_taken=True)
-        self._connecting.clear()
+        for attempt in self._attempts:
+            attempt.dial.cancel()
+            self._quota.pending -= len(attempt.waiting)
+            self._forget(attempt, is_room_taken=True)
+        self._attempts.clear()
         for connection in list(self._open):
-            connection.abort()
+            if not isinstance(connection, Attempt):
+                connection.abort()
 
 
 def jitter() -> Random:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.core.peer import identify
+from proxy.http.frames import ALPN
 from proxy.model.names import InvalidName, SpiffeId, TrustDomain, parse_spiffe_id, spiffe_id
 from proxy.net.tls import PeerRefused, TlsTransport
 from proxy.net.tls_identity import Identity
@@ -85,6 +86,8 @@ class Dial:
 class Dialer:
     """Makes connections of one kind; this one, plain ones."""
 
+    is_sharing = False
+    """Whether its peers may carry many requests on one connection."""
     identity: Identity | None = None
     """What new connections are made with; kept ones of another are not used."""
 
@@ -95,13 +98,17 @@ class Dialer:
         timeout_s: float,
         protocol: asyncio.Protocol,
         failed: Callable[[str], None],
+        shared: asyncio.Protocol | None = None,
     ) -> Dial:
-        """``failed`` is never called before this returns."""
+        """``failed`` is never called before this returns. ``shared`` instead of ``protocol``, if
+        the peer can carry many streams on one connection."""
         return Dial(address, port, timeout_s, protocol, failed, None)
 
 
 class MeshDialer(Dialer):
     """Connections over mTLS, as one workload, to one service."""
+
+    is_sharing = True
 
     def __init__(self, domain: TrustDomain, server_name: str, expected: SpiffeId) -> None:
         self._domain = domain
@@ -116,6 +123,7 @@ class MeshDialer(Dialer):
         timeout_s: float,
         protocol: asyncio.Protocol,
         failed: Callable[[str], None],
+        shared: asyncio.Protocol | None = None,
     ) -> Dial:
         """Only with an identity."""
         identity = self.identity
@@ -125,6 +133,8 @@ class MeshDialer(Dialer):
             if dial.is_over:
                 raise PeerRefused("timeout", "too late")
             self._verify(transport)
+            if shared is not None and transport.ssl_object.selected_alpn_protocol() == ALPN:
+                return shared
             return protocol
 
         def make_tls(dial: Dial) -> TlsTransport:

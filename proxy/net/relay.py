@@ -131,6 +131,11 @@ class RelayHalf(asyncio.Protocol):
         """Nothing more arrives here."""
         self.touched = ledger.now
 
+    def peer(self) -> bytes:
+        """The address at the other end."""
+        name = self._transport.get_extra_info("peername") if self._transport else None
+        return name[0].encode() if name else b""
+
     def connection_made(self, transport: Any) -> None:
         relay = self._relay
         if relay.is_over:

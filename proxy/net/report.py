@@ -1,6 +1,6 @@
 """What the proxy says of itself: the admin port's answers and the gauges of the control side."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from proxy import __version__
@@ -11,6 +11,7 @@ from proxy.model.names import ServiceName
 from proxy.model.settings import Settings, Upstream, Workload
 from proxy.model.status import IdentityStatus, ProxyStatus, State, UpstreamStatus, WorkloadStatus
 from proxy.net.admin import PROMETHEUS, Answer, Handler, Route, json_answer, text_answer
+from proxy.net.cluster import Cluster
 from proxy.net.consul import ConsulError
 from proxy.net.health import HealthChecker
 from proxy.net.pulse import lag_gauge
@@ -34,13 +35,14 @@ class Report:
         registrar: Registrar,
         checkers: Mapping[ServiceName, HealthChecker],
         workers: Workers,
+        clusters: Callable[[], Iterable[Cluster]],
         state: Callable[[], State],
         generation: Callable[[], int],
         identities: Callable[[], Identities],
         reload: Callable[[], Awaitable[Reloaded]],
     ) -> None:
         self._settings, self._metrics, self._workers = settings, metrics, workers
-        self._generation = generation
+        self._generation, self._clusters = generation, clusters
         self._watcher, self._registrar, self._checkers = watcher, registrar, checkers
         self._state, self._identities, self._reload = state, identities, reload
         self._started_at = rfc3339(datetime.now(UTC))
@@ -52,6 +54,7 @@ class Report:
             "/status": lambda: json_answer(self.status()),
             "/config": self._config,
             "/endpoints": self._endpoints,
+            "/clusters": lambda: json_answer([each.describe() for each in self._clusters()]),
         }
         return {
             **{path: Route(method="GET", handler=_async(answer)) for path, answer in get.items()},

@@ -112,6 +112,7 @@ class Server:
             registrar=self._registrar,
             checkers=self._checkers,
             workers=self._workers,
+            clusters=self._dataplane.clusters,
             state=lambda: self.state,
             generation=lambda: self._generation,
             identities=lambda: self._identities,

@@ -19,11 +19,6 @@ from proxy.http.ledger import Ledger
 
 HANDSHAKE_TIMEOUT_S = 10.0
 _READ_BYTES = 16 * 1024  # one record holds no more (RFC 8446, section 5.1)
-_PIECE_BYTES = 64 * 1024
-"""Of plaintext or ciphertext that are in hand at once. OpenSSL's buffers grow to the largest piece
-they ever held and stay so large, and a reader that stands still has at least one of them waiting."""
-_received = memoryview(bytearray(_PIECE_BYTES))
-"""Filled by the loop and read in the same call, so one serves all connections."""
 _CONTROL_BYTES = 64 * 1024  # unsent answers to a peer's own TLS messages, such as KeyUpdate
 _HANDSHAKE_BYTES = 128 * 1024  # two certificate chains fit many times
 _RECORD_HANDSHAKE = 0x16
@@ -46,7 +41,7 @@ Failed = Callable[[str, str], None]
 does not complete."""
 
 
-class TlsTransport(asyncio.BufferedProtocol):
+class TlsTransport(asyncio.Protocol):
     """One connection, either side."""
 
     __slots__ = (
@@ -118,11 +113,7 @@ class TlsTransport(asyncio.BufferedProtocol):
         if not self._is_server:
             self._handshake()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return _received
-
-    def buffer_updated(self, nbytes: int) -> None:
-        data = _received[:nbytes]
+    def data_received(self, data: bytes) -> None:
         incoming = self._incoming
         upper = self._upper
         if upper is None:
@@ -134,21 +125,21 @@ class TlsTransport(asyncio.BufferedProtocol):
         else:
             incoming.write(data)
         try:
-            plain = self._read(_READ_BYTES)
+            data = self._read(_READ_BYTES)
         except ssl.SSLWantReadError:
             self._flush_control()
             return
         except ssl.SSLZeroReturnError:
-            plain = b""
+            data = b""
         except ssl.SSLError as error:
             self._break(error)
             return
-        if not plain:
+        if not data:
             self._end_reading(upper)
         elif incoming.pending:
-            self._read_on(upper, plain)
+            self._read_on(upper, data)
         else:
-            upper.data_received(plain)
+            upper.data_received(data)
 
     def _read_on(self, upper: asyncio.Protocol, first: bytes) -> None:
         parts = [first]
@@ -212,7 +203,7 @@ class TlsTransport(asyncio.BufferedProtocol):
 
     # The handshake
 
-    def _is_handshake_done(self, data: memoryview) -> bool:
+    def _is_handshake_done(self, data: bytes) -> bool:
         if self._is_server and not self._handshake_bytes and data[0] != _RECORD_HANDSHAKE:
             self._fail("plaintext", "the client does not speak TLS")
             return False
@@ -280,10 +271,6 @@ class TlsTransport(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         if self._is_write_closed:
-            return
-        if len(data) > _PIECE_BYTES:
-            for at in range(0, len(data), _PIECE_BYTES):
-                self.write(data[at : at + _PIECE_BYTES])
             return
         try:
             sent = self._obj.write(data)

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 from proxy.core.peer import identify
+from proxy.http.frames import ALPN
 from proxy.model.names import InvalidName, ServiceName, TrustDomain, server_name, spiffe_id
 from proxy.model.settings import Settings
 from proxy.model.status import IdentityStatus
@@ -101,6 +102,7 @@ def _hardened(protocol: Any) -> ssl.SSLContext:
     context.check_hostname = False  # peers are known by their SPIFFE ID, not by a host name
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_TICKET
+    context.set_alpn_protocols([ALPN])  # a peer that does not know it speaks HTTP/1.1
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0  # a resumed session would skip the verification of its peer
     return context

@@ -1,15 +1,17 @@
-"""The benchmark: this project's proxy, Envoy and HAProxy doing the same work side by side.
+"""The benchmark: this project's proxy and its peers doing the same work side by side.
 
 What is set up, all on loopback::
 
     wrk ──plain──> client sidecar ══mTLS══> server sidecar ──plain──> nginx
     └ load core ┘  └──────────── proxy core ─────────────┘            └ load core ┘
 
-Who does what: ``needs`` installs, ``identities`` makes the certificates, ``backend`` and
-``contestants`` write configurations, ``processes`` starts, pins, reads and stops, ``load`` drives
-wrk, ``turn`` is one contestant's go in one round, ``rounds`` puts the goes in their order,
-``figures`` turns samples into medians and ratios, ``report`` and ``chart`` write them down,
-``profile`` looks inside ours, ``command`` is the command line.
+Who does what: ``needs`` installs, ``identities`` makes the certificates, ``policies`` the policies,
+``backend`` and ``contestants`` write configurations, ``processes`` starts, pins, reads and stops,
+``probe`` asks whether the work is really done, ``load`` drives wrk, ``connections`` holds
+connections open, ``turn`` is one contestant's go in one round, ``rounds`` puts the goes in their
+order, ``scale`` publishes large policies through ``registry``, ``figures`` turns samples into
+medians and ratios, ``targets`` judges them, ``rows``, ``tables``, ``report`` and ``chart`` write
+them down, ``profile`` looks inside ours, ``asked`` and ``command`` are the command line.
 
 Why rounds: on a shared or virtual machine absolute figures drift by a factor of two within
 minutes. Each round lets everybody have a go under nearly the same conditions, in an order that

@@ -4,10 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchkit.contestants import REQUEST_PREFIX
 from benchkit.processes import Process
 
 BODY_BYTES = 1024
 LARGE_BYTES = 8 * 1024 * 1024
+ECHOED = ("x-request-id", "traceparent", "x-forwarded-client-cert")
 
 _CONFIGURATION = """\
 daemon off;
@@ -34,6 +36,8 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     root {directory}/files;
+    location {prefix}/ {{ try_files {small} =404; }}
+    location = {echo} {{ return 200 "{echoed}"; }}
   }}
 }}
 """
@@ -43,7 +47,12 @@ http {{
 class Backend:
     port: int
     small: str = "/small"
+    """1 KiB, as is every path below the prefix that the load asks for."""
+    routed: str = f"{REQUEST_PREFIX}/0"
+    """One of those."""
     large: str = "/large"
+    echo: str = f"{REQUEST_PREFIX}/echo"
+    """Answers with a line ``name=value`` for each of ``ECHOED`` as it arrived."""
 
 
 def body(size: int) -> bytes:
@@ -64,6 +73,10 @@ def start(directory: Path, *, port: int, core: int) -> tuple[Backend, Process]:
         _CONFIGURATION.format(
             directory=directory,
             port=port,
+            prefix=REQUEST_PREFIX,
+            small=backend.small,
+            echo=backend.echo,
+            echoed="".join(f"{name}=$http_{name.replace('-', '_')}\\n" for name in ECHOED),
             # Started as root, a worker of another user could not enter our private directory.
             user="user root;" if os.geteuid() == 0 else "",
         ),

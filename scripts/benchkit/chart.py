@@ -6,9 +6,17 @@ from xml.sax.saxutils import escape
 
 from benchkit.figures import Spread
 
-_WIDTH, _LABEL, _BARS = 720, 96, 480
+_WIDTH, _LABEL, _BARS = 760, 116, 500
 _ROW, _HEAD, _GAP, _MARGIN = 26, 30, 16, 16
-_COLOURS = ("#2563eb", "#9ca3af", "#d1d5db", "#e5e7eb")
+_STYLE = """\
+<style>
+  .page { fill: #ffffff } .text { fill: #111827 } .faint { fill: #6b7280 }
+  .ours { fill: #2563eb } .other { fill: #b6bdc9 } .spread { stroke: #111827; fill: none }
+  @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117 } .text { fill: #e6edf3 } .faint { fill: #9da7b3 }
+    .ours { fill: #4c8dff } .other { fill: #58616d } .spread { stroke: #e6edf3 }
+  }
+</style>"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,21 +35,22 @@ def number(value: float) -> str:
 
 
 def render(panels: Sequence[Panel], caption: str) -> str:
-    """A self-contained document, white behind, so that it reads on a dark page too."""
+    """A self-contained document with its own background, light or dark as the reader has it."""
     height = _MARGIN * 2 + _ROW
     height += sum(_HEAD + _ROW * len(panel.bars) + _GAP for panel in panels)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" font-size="13">',
         f"<title>{escape(caption)}</title>",
-        f'<rect width="{_WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
+        _STYLE,
+        f'<rect width="{_WIDTH}" height="{height}" rx="8" class="page"/>',
     ]
     top = _MARGIN
     for panel in panels:
         parts.extend(_panel(panel, top))
         top += _HEAD + _ROW * len(panel.bars) + _GAP
     parts.append(
-        f'<text x="{_MARGIN}" y="{top + _ROW / 2}" fill="#6b7280" font-size="11">'
+        f'<text x="{_MARGIN}" y="{top + _ROW / 2}" class="faint" font-size="11">'
         f"{escape(caption)}</text>"
     )
     return "\n".join([*parts, "</svg>", ""])
@@ -51,23 +60,22 @@ def _panel(panel: Panel, top: int) -> list[str]:
     longest = max((spread.high for _, spread in panel.bars), default=0.0) or 1.0
     left = _MARGIN + _LABEL
     parts = [
-        f'<text x="{_MARGIN}" y="{top + 16}" font-weight="600" fill="#111827">'
+        f'<text x="{_MARGIN}" y="{top + 16}" font-weight="600" class="text">'
         f"{escape(panel.title)}</text>"
     ]
     for index, (name, spread) in enumerate(panel.bars):
         y = top + _HEAD + index * _ROW
         middle = y + _ROW / 2 - 3
         width, low, high = (
-            value / longest * _BARS for value in (spread.median, spread.low, spread.high)
+            max(value, 0.0) / longest * _BARS for value in (spread.median, spread.low, spread.high)
         )
-        colour = _COLOURS[min(index, len(_COLOURS) - 1)]
         parts += [
-            f'<text x="{_MARGIN}" y="{middle + 4:.0f}" fill="#111827">{escape(name)}</text>',
+            f'<text x="{_MARGIN}" y="{middle + 4:.0f}" class="text">{escape(name)}</text>',
             f'<rect x="{left}" y="{y}" width="{width:.1f}" height="{_ROW - 8}" rx="2" '
-            f'fill="{colour}"/>',
+            f'class="{"other" if index else "ours"}"/>',
             f'<path d="M{left + low:.1f} {middle - 4:.1f}v8M{left + low:.1f} {middle:.1f}'
-            f'H{left + high:.1f}m0 -4v8" stroke="#111827" fill="none"/>',
-            f'<text x="{left + max(width, high) + 8:.1f}" y="{middle + 4:.0f}" fill="#111827">'
+            f'H{left + high:.1f}m0 -4v8" class="spread"/>',
+            f'<text x="{left + max(width, high) + 8:.1f}" y="{middle + 4:.0f}" class="text">'
             f"{number(spread.median)}</text>",
         ]
     return parts

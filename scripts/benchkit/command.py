@@ -2,41 +2,55 @@
 
 import argparse
 import datetime
-import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from benchkit import figures, machine, needs, profile, report, rounds
-from benchkit.contestants import Contestant
+from benchkit import (
+    asked,
+    connections,
+    figures,
+    machine,
+    needs,
+    profile,
+    report,
+    rounds,
+    scale,
+    targets,
+)
+from benchkit.asked import TREE
+from benchkit.contestants import Contestant, Group
+from benchkit.contestants.consul import ConsulConnect
 from benchkit.contestants.envoy import Envoy
 from benchkit.contestants.haproxy import HAProxy
+from benchkit.contestants.nginx import STREAM_MODULE, Nginx
 from benchkit.contestants.ours import Ours, version_of
 from benchkit.figures import Metric, Sample
 from benchkit.processes import Failed
-from benchkit.turn import Effort
-
-TREE = Path(__file__).resolve().parents[2]
-PHASES = ("http", "tcp", "memory")
-CONTESTANTS = (report.OURS, "envoy", "haproxy")
+from benchkit.turn import Bench, Effort
 
 _INTERRUPTED = 130
-_PROFILE_S = 10.0
+_PROFILE_AFTER_S = 6.0
+_RATE_WITHOUT_ENVOY = 2000.0
+_OF_SATURATION = 1 / 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every contestant has its figures; 1: something failed or was left out; 130: stopped."""
-    options = _parser().parse_args(arguments)
-    if problem := _problem(options):
+    options = asked.parser().parse_args(arguments)
+    if problem := asked.problem(options):
         print(f"bench: {problem}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
+    connections.allow_files(asked.effort(options).held_connections)
     progress = _Progress()
     try:
         with needs.locked(needs.cache_directory()):
@@ -52,23 +66,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, progress: "_Progress") -> int:
-    needs.programs(progress.say, _programs(options.contestants))
+    needs.programs(progress.say, _programs(options))
     installed = needs.python_packages(progress.say, TREE)
-    contestants = _contestants(installed, options.contestants)
+    contestants = _contestants(installed, options.contestants, progress.say)
     facts = machine.facts(machine.observe(_python_version(installed.host_python)))
-    effort = _effort(options)
+    effort = asked.effort(options)
     samples: list[Sample] = []
+
+    def note(sample: Sample) -> None:
+        samples.append(sample)
+        progress.say(_line(sample))
+        for fault in sample.faults:
+            progress.say(f"  not counted: {fault}")
+
     with ExitStack() as cleanup:
         site = cleanup.enter_context(
             rounds.bench(
                 installed.host_python, proxy_core=options.proxy_core, load_core=options.load_core
             )
         )
-        for sample in rounds.run(site, contestants, options.rounds, effort, progress.show):
-            samples.append(sample)
-            progress.say(_line(sample))
-            for fault in sample.faults:
-                progress.say(f"  not counted: {fault}")
+        rate_per_s = _rate(options, site, contestants, effort, progress)
+        if effort.phases:
+            for sample in rounds.run(
+                site, contestants, options.rounds, effort, rate_per_s, progress.show
+            ):
+                note(sample)
+        ours = next((one for one in contestants if isinstance(one, Ours)), None)
+        if "scale" in options.only and ours is not None:
+            for number in range(1, options.scale_rounds + 1):
+                note(scale.take(site, ours, number, effort, rate_per_s, progress.show))
+        missed = [target for target in targets.judge(samples) if target.is_met is False]
+        text = ""
+        if missed and options.out is not None and ours is not None:
+            progress.show("recording where the time goes")
+            short = replace(effort, duration_s=min(effort.duration_s, _PROFILE_AFTER_S))
+            text = _recorded(site, ours, short, installed, progress.say)
     progress.end()
     run = report.Run(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -77,131 +109,123 @@ def _measure(options: argparse.Namespace, progress: "_Progress") -> int:
         duration_s=effort.duration_s,
         connections=effort.connections,
         tcp_connections=effort.tcp_connections,
+        rate_per_s=rate_per_s,
         entrants=[
-            report.Entrant(name=one.name, version=one.version, features=one.features)
+            report.Entrant(
+                name=one.name,
+                version=one.version,
+                group=one.group,
+                features=one.features,
+                omissions=one.omissions,
+            )
             for one in contestants
         ],
         tools=_tools(installed.host_python),
         facts=facts,
         samples=samples,
+        profile=text,
     )
     print(report.terminal(run))
     _write(run, options, progress.say)
-    return 0 if _is_complete(run, effort) else 1
+    return 0 if _is_complete(run, contestants, options.only) else 1
+
+
+def _rate(
+    options: argparse.Namespace,
+    site: Bench,
+    contestants: Sequence[Contestant],
+    effort: Effort,
+    progress: "_Progress",
+) -> float:
+    """Of the latency phase: as asked for, or a third of what Envoy reaches here and now."""
+    if not {"latency", "scale"} & set(options.only):
+        return 0.0
+    if options.rate is not None:
+        return float(options.rate)
+    envoy = next((one for one in contestants if one.name == targets.REFERENCE), None)
+    if envoy is None:
+        return _RATE_WITHOUT_ENVOY
+    progress.show("how much Envoy can take")
+    reached = rounds.calibrate(site, envoy, effort, lambda _: None)
+    progress.say(f"envoy takes {reached:,.0f} requests/s; the fixed rate is a third of it")
+    return reached * _OF_SATURATION
 
 
 def _profile(options: argparse.Namespace, progress: "_Progress") -> int:
     needs.programs(progress.say, ("wrk", "nginx"))
     installed = needs.python_packages(progress.say, TREE)
-    binary = needs.py_spy(progress.say, installed.peers_python)
-    (ours,) = _contestants(installed, (report.OURS,))
+    (ours,) = _contestants(installed, (targets.OURS,), progress.say)
     with rounds.bench(
         installed.host_python, proxy_core=options.proxy_core, load_core=options.load_core
     ) as site:
         progress.show("recording")
-        text = profile.record(site, ours, _effort(options), binary)
+        text = _recorded(site, ours, asked.effort(options), installed, progress.say)
     progress.end()
     print(text, end="")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench",
-        description="Measure two mTLS hops through this project's proxy, Envoy and HAProxy, "
-        "interleaved, on loopback. Needs two cores; installs what is missing and says so.",
-    )
-    parser.add_argument("--rounds", type=int, help="goes of each contestant (5; --quick: 2)")
-    parser.add_argument("--duration", type=float, metavar="S", help="full load per go (8; 3)")
-    parser.add_argument("--quick", action="store_true", help="short and rough")
-    parser.add_argument(
-        "--only", type=_names(PHASES), default=PHASES, metavar="LIST", help=",".join(PHASES)
-    )
-    parser.add_argument(
-        "--contestants",
-        type=_names(CONTESTANTS),
-        default=CONTESTANTS,
-        metavar="LIST",
-        help=",".join(CONTESTANTS),
-    )
-    parser.add_argument("--rate", type=float, default=2000.0, help="of the latency phase, per s")
-    parser.add_argument("--proxy-core", type=int, default=1)
-    parser.add_argument("--load-core", type=int, default=0)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="Markdown, with an .svg beside it (docs/benchmarks.md; --quick or a part only: none)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every sample")
-    parser.add_argument(
-        "--profile", action="store_true", help="instead: py-spy on our two proxies under load"
-    )
-    return parser
+def _recorded(
+    site: Bench,
+    ours: Contestant,
+    effort: Effort,
+    installed: needs.Installed,
+    say: Callable[[str], None],
+) -> str:
+    """HTTP and TCP; a failure is the text, as a run is worth more than its profile."""
+    try:
+        tools = profile.Recorders(py_spy=needs.py_spy(say, installed.peers_python), perf=_perf(say))
+        parts = [
+            profile.record(site, ours, effort, tools, is_tcp=is_tcp) for is_tcp in (False, True)
+        ]
+    except (Failed, subprocess.SubprocessError) as error:
+        return f"no profile: {error}\n"
+    return "\n".join(parts)
 
 
-def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = text.split(",")
-        for name in chosen:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return tuple(name for name in known if name in chosen)
-
-    return parse
-
-
-def _problem(options: argparse.Namespace) -> str:
-    """What is wrong with the options on this machine, or nothing; fills in the defaults."""
-    if options.rounds is None:
-        options.rounds = 2 if options.quick else 5
-    if options.duration is None:
-        options.duration = _PROFILE_S if options.profile else 3.0 if options.quick else 8.0
-    is_whole = options.only == PHASES and options.contestants == CONTESTANTS
-    if options.out is None and is_whole and not options.quick:
-        options.out = TREE / "docs" / "benchmarks.md"
-    if options.rounds < 1 or not 1 <= options.duration <= 600 or options.rate <= 0:
-        return "--rounds from 1, --duration from 1 to 600, --rate above 0"
-    cores = os.sched_getaffinity(0)
-    if options.proxy_core == options.load_core or not {
-        options.proxy_core,
-        options.load_core,
-    } <= set(cores):
-        return f"two different cores are needed, of {sorted(cores)}"
-    return ""
+def _perf(say: Callable[[str], None]) -> Path | None:
+    try:
+        needs.programs(say, ("perf",))
+    except Failed as error:
+        say(f"without perf: {error}")
+        return None
+    found = shutil.which("perf")
+    return Path(found) if found else None
 
 
-def _effort(options: argparse.Namespace) -> Effort:
-    return Effort(
-        phases=frozenset(options.only),
-        duration_s=options.duration,
-        warmup_s=1.0 if options.quick else 2.0,
-        paced_s=2.0 if options.quick else 5.0,
-        tcp_s=2.0 if options.quick else 4.0,
-        paced_rate_per_s=options.rate,
-    )
+def _programs(options: argparse.Namespace) -> tuple[str, ...]:
+    """Programs and files of the machine that the chosen contestants need."""
+    wanted = ["wrk", "nginx"]
+    wanted += ["haproxy"] if "haproxy" in options.contestants else []
+    wanted += [str(STREAM_MODULE)] if "nginx" in options.contestants else []
+    return tuple(wanted)
 
 
-def _programs(contestants: Sequence[str]) -> tuple[str, ...]:
-    return ("wrk", "nginx", *(["haproxy"] if "haproxy" in contestants else []))
+def _contestants(
+    installed: needs.Installed, names: Sequence[str], say: Callable[[str], None]
+) -> list[Contestant]:
+    """In the order to show: with every feature, TCP only, bare."""
+    version = version_of(installed.host_python, installed.revision)
 
+    def ours(group: Group) -> Ours:
+        return Ours(
+            host_python=installed.host_python,
+            operator_python=installed.operator_python,
+            version=version,
+            group=group,
+        )
 
-def _contestants(installed: needs.Installed, names: Sequence[str]) -> list[Contestant]:
-    found: list[Contestant] = []
-    for name in names:
-        if name == report.OURS:
-            found.append(
-                Ours(
-                    host_python=installed.host_python,
-                    operator_python=installed.operator_python,
-                    version=version_of(installed.host_python, installed.revision),
-                )
-            )
-        elif name == "envoy":
-            found.append(Envoy(installed.envoy))
-        else:
-            found.append(HAProxy())
+    made: dict[str, Callable[[Group], Contestant]] = {
+        "meshctl": ours,
+        "envoy": lambda group: Envoy(installed.envoy, group),
+        "haproxy": HAProxy,
+        "nginx": lambda _: Nginx(),
+        "consul": lambda _: ConsulConnect(needs.consul(say, TREE)),
+    }
+    found = [make(Group.FULL) for name, make in made.items() if name in names]
+    if "bare" in names:
+        with_bare = [name for name in ("meshctl", "envoy", "haproxy") if name in names]
+        found += [made[name](Group.BARE) for name in with_bare]
     return found
 
 
@@ -236,9 +260,12 @@ def _line(sample: Sample) -> str:
         for metric, unit in (
             (Metric.CPU_US_PER_REQUEST, "us/request"),
             (Metric.REQUESTS_PER_S, "requests/s"),
-            (Metric.P99_MS, "ms p99"),
-            (Metric.RSS_LOADED_MIB, "MiB"),
+            (Metric.P99_ADDED_MS, "ms p99 added"),
+            (Metric.P99_DIRECT_MS, "ms p99"),
+            (Metric.RSS_HELD_MIB, "MiB"),
             (Metric.TCP_CPU_S_PER_GIB, "CPU-s/GiB"),
+            (Metric.APPLY_MS, "ms to apply"),
+            (Metric.POLICY_AFTER_MIB, "MiB of policy"),
         )
         if metric in sample.figures
     ]
@@ -269,17 +296,18 @@ def _write(run: report.Run, options: argparse.Namespace, say: Callable[[str], No
         say(f"wrote {options.out} and {picture}")
 
 
-def _is_complete(run: report.Run, effort: Effort) -> bool:
+def _is_complete(run: report.Run, contestants: Sequence[Contestant], phases: Sequence[str]) -> bool:
     """True if nothing was left out and everybody has the figures of each chosen phase."""
-    chosen = {
+    of_phase = {
         "http": Metric.CPU_US_PER_REQUEST,
+        "latency": Metric.P99_ADDED_MS,
         "tcp": Metric.TCP_CPU_S_PER_GIB,
-        "memory": Metric.RSS_LOADED_MIB,
+        "memory": Metric.RSS_HELD_MIB,
     }
     return not figures.faults(run.samples) and all(
-        figures.of(run.samples, entrant.name, chosen[phase]) is not None
-        for entrant in run.entrants
-        for phase in effort.phases
+        figures.of(run.samples, one.name, of_phase[phase]) is not None
+        for one in contestants
+        for phase in one.phases & set(phases)
     )
 
 

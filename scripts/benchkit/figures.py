@@ -13,15 +13,26 @@ class Metric(StrEnum):
     REQUESTS_PER_S = "requests_per_s"
     PROXY_CORE_SHARE = "proxy_core_share"
     FOREIGN_SHARE = "foreign_share"
+    MACHINE_FOREIGN_SHARE = "machine_foreign_share"
     PACED_PER_S = "paced_requests_per_s"
-    P50_MS = "p50_ms"
-    P99_MS = "p99_ms"
+    P50_ADDED_MS = "p50_added_ms"
+    P99_ADDED_MS = "p99_added_ms"
+    P50_DIRECT_MS = "p50_direct_ms"
+    P99_DIRECT_MS = "p99_direct_ms"
     RSS_IDLE_MIB = "rss_idle_mib"
-    RSS_LOADED_MIB = "rss_loaded_mib"
+    RSS_HELD_MIB = "rss_held_mib"
     PSS_IDLE_MIB = "pss_idle_mib"
-    PSS_LOADED_MIB = "pss_loaded_mib"
+    PSS_HELD_MIB = "pss_held_mib"
     TCP_CPU_S_PER_GIB = "tcp_cpu_s_per_gib"
     TCP_MIB_PER_S = "tcp_mib_per_s"
+    APPLY_MS = "apply_ms"
+    APPLY_SLOWEST_MS = "apply_slowest_ms"
+    APPLY_P99_RATIO = "apply_p99_ratio"
+    POLICY_START_MIB = "policy_start_mib"
+    POLICY_AFTER_MIB = "policy_after_mib"
+    CPU_10_US = "cpu_10_services_us"
+    CPU_100_US = "cpu_100_services_us"
+    CPU_1000_US = "cpu_1000_services_us"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,8 @@ class Sample:
     """Only of phases in which every single request succeeded."""
     faults: tuple[str, ...] = ()
     """Why a phase of this go does not count; each begins with the phase's name."""
+    seen: tuple[str, ...] = ()
+    """Header fields of ``backend.ECHOED`` that reached the application."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +93,19 @@ def ratio(
         value / base
         for (number, name), value in by_round.items()
         if name == contestant and (base := by_round.get((number, reference), 0.0)) > 0
+    )
+
+
+def within(
+    samples: Sequence[Sample], contestant: str, metric: Metric, base: Metric
+) -> Spread | None:
+    """``metric / base`` of the same contestant, formed within each round, then spread."""
+    return spread(
+        sample.figures[metric] / sample.figures[base]
+        for sample in samples
+        if sample.contestant == contestant
+        and metric in sample.figures
+        and sample.figures.get(base, 0.0) > 0
     )
 
 

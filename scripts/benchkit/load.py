@@ -6,12 +6,17 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchkit.contestants import REQUEST_PREFIX, ROUTING_HEADER
 from benchkit.processes import Failed
 
 _GRACE_S = 20.0  # for connections, wrk's calibration and its last answers
 _RESPONSE_TIMEOUT_S = 10
+VARIETY = 509
+"""Different requests, a prime; sent in turn, again and again."""
+TENANTS = 127
+"""Different values of the header, a prime too."""
 
-_SCRIPT = """\
+_SCRIPT = f"""\
 -- One JSON object with what was counted; with a pause, each connection waits before it asks again.
 local low, high = tonumber(os.getenv("BENCH_PAUSE_LOW")), tonumber(os.getenv("BENCH_PAUSE_HIGH"))
 if high then
@@ -20,11 +25,30 @@ if high then
   end
 end
 
+-- All requests are made before the first is sent: what is left to do for each is one table lookup.
+if os.getenv("BENCH_VARIED") then
+  local requests, last = {{}}, 0
+  function init(args)
+    for number = 1, {VARIETY} do
+      requests[number] = wrk.format("GET", "{REQUEST_PREFIX}/" .. number, {{
+        ["Host"] = wrk.headers["Host"],
+        ["User-Agent"] = "wrk",
+        ["Accept"] = "*/*",
+        ["{ROUTING_HEADER}"] = "t" .. number % {TENANTS},
+      }})
+    end
+  end
+  function request()
+    last = last % {VARIETY} + 1
+    return requests[last]
+  end
+end
+
 function done(summary, latency)
   local e = summary.errors
   io.write(string.format(
-    '\\n{"requests": %d, "bytes": %d, "duration_us": %d, "p50_us": %d, "p99_us": %d, ' ..
-    '"errors": {"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}\\n',
+    '\\n{{"requests": %d, "bytes": %d, "duration_us": %d, "p50_us": %d, "p99_us": %d, ' ..
+    '"errors": {{"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}}}\\n',
     summary.requests, summary.bytes, summary.duration,
     latency:percentile(50), latency:percentile(99),
     e.connect, e.read, e.write, e.status, e.timeout))
@@ -87,15 +111,26 @@ class Load:
         self._script.write_text(_SCRIPT, encoding="utf-8")
 
     def run(
-        self, url: str, *, connections: int, duration_s: float, pause: Pause | None = None
+        self,
+        url: str,
+        *,
+        connections: int,
+        duration_s: float,
+        pause: Pause | None = None,
+        is_varied: bool = False,
     ) -> Outcome:
-        """Blocks for the duration. Raises Failed if wrk itself fails or hangs."""
+        """Blocks for the duration. Raises Failed if wrk itself fails or hangs.
+
+        ``is_varied``: the path of ``url`` is replaced by ``VARIETY`` others, in turn.
+        """
         environment = dict(os.environ)
         if pause is not None:
             environment |= {
                 "BENCH_PAUSE_LOW": str(pause.low_ms),
                 "BENCH_PAUSE_HIGH": str(pause.high_ms),
             }
+        if is_varied:
+            environment["BENCH_VARIED"] = "1"
         command = [
             *("taskset", "-c", str(self._core), "setpriv", "--pdeathsig", "KILL"),
             *("wrk", "-t", "1", "-c", str(connections), "-d", f"{max(round(duration_s), 1)}s"),

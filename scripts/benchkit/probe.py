@@ -7,13 +7,15 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from benchkit.backend import BODY_BYTES, body
+from benchkit.backend import BODY_BYTES, ECHOED, Backend, body
 from benchkit.contestants import (
     CALLER,
     HTTP_SERVICE,
+    ROUTING_HEADER,
     STRANGER,
+    TCP_SERVICE,
     Site,
     server_name,
     spiffe_id,
@@ -29,7 +31,7 @@ def answers(port: int, path: str) -> str:
     """Empty if the backend's small body comes back whole, else what happened instead."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ASK_S)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={ROUTING_HEADER: "t1"})
         response = connection.getresponse()
         got = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -58,20 +60,61 @@ def wait_ready(processes: Sequence[Process], ports: Sequence[int], path: str) ->
             time.sleep(_PAUSE_S)
 
 
-def identity_faults(site: Site, path: str) -> tuple[str, ...]:
-    """What is wrong with the server sidecar's check of its peers; empty if nothing is."""
-    faults = []
-    accepted, detail = _ask_over_tls(site, CALLER, path)
-    if not accepted:
-        faults.append(f"the permitted caller was refused: {detail}")
-    for who in (STRANGER, None):
-        accepted, _ = _ask_over_tls(site, who, path)
-        if accepted:
-            faults.append(f"{who or 'a caller without a certificate'} was let in")
-    return tuple(faults)
+def wait_listening(process: Process, port: int) -> None:
+    """Until something accepts connections; raises Failed at the deadline or when it ends.
+
+    A client sidecar that starts before its server would begin with an ejected endpoint.
+    """
+    deadline = time.monotonic() + _READY_S
+    while True:
+        process.check()
+        try:
+            socket.create_connection(("127.0.0.1", port), _ASK_S).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise Failed(f"{process.name} does not listen\n{process.log_tail()}") from None
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
-def _ask_over_tls(site: Site, who: str | None, path: str) -> tuple[bool, str]:
+def is_served(port: int) -> bool:
+    return not answers(port, Backend(port=port).small)
+
+
+def echoed(port: int, path: str) -> Mapping[str, str]:
+    """What of ``backend.ECHOED`` reaches the application, empty values left out."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ASK_S)
+    try:
+        connection.request("GET", path, headers={ROUTING_HEADER: "t1"})
+        lines = connection.getresponse().read().decode(errors="replace").splitlines()
+    except (OSError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
+    pairs = (line.partition("=") for line in lines)
+    return {name: value for name, _, value in pairs if name in ECHOED and value not in {"", "-"}}
+
+
+def intruders(site: Site, *, tcp_port: int | None = None) -> tuple[str, ...]:
+    """Who is let in by the server sidecar without a right to be; a refused caller counts too.
+
+    ``tcp_port``: where the TCP service is, if not on a port of its own.
+    """
+    found = []
+    doors = ((HTTP_SERVICE, site.ports.http_in), (TCP_SERVICE, tcp_port or site.ports.tcp_in))
+    for service, port in doors:
+        accepted, detail = _ask_over_tls(site, CALLER, service, port)
+        if not accepted:
+            found.append(f"{service} refused the permitted caller: {detail}")
+        for who in (STRANGER, None):
+            accepted, _ = _ask_over_tls(site, who, service, port)
+            if accepted:
+                found.append(f"{service} let {who or 'a caller without a certificate'} in")
+    return tuple(found)
+
+
+def _ask_over_tls(site: Site, who: str | None, service: str, port: int) -> tuple[bool, str]:
     """Whether a direct request over mTLS is answered with 200, and what happened otherwise."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -80,15 +123,15 @@ def _ask_over_tls(site: Site, who: str | None, path: str) -> tuple[bool, str]:
     if who is not None:
         home = site.identities / who
         context.load_cert_chain(home / "chain.pem", home / "key.pem")
-    request = f"GET {path} HTTP/1.1\r\nHost: {HTTP_SERVICE}\r\nConnection: close\r\n\r\n"
-    name = server_name(HTTP_SERVICE)
+    path = Backend(port=site.backend_port).small
+    request = f"GET {path} HTTP/1.1\r\nHost: {service}\r\nConnection: close\r\n\r\n"
     try:
         with (
-            socket.create_connection(("127.0.0.1", site.ports.http_in), _ASK_S) as plain,
-            context.wrap_socket(plain, server_hostname=name) as secure,
+            socket.create_connection(("127.0.0.1", port), _ASK_S) as plain,
+            context.wrap_socket(plain, server_hostname=server_name(service)) as secure,
         ):
             shown = secure.getpeercert() or {}
-            if ("URI", spiffe_id(HTTP_SERVICE)) not in shown.get("subjectAltName", ()):
+            if ("URI", spiffe_id(service)) not in shown.get("subjectAltName", ()):
                 return False, "the server shows another identity"
             secure.sendall(request.encode())
             answer = secure.recv(4096)

@@ -4,12 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchkit import figures
+from benchkit import figures, scale, targets
+from benchkit.backend import ECHOED
 from benchkit.chart import Panel, number, render
-from benchkit.figures import Metric, Sample, Spread
+from benchkit.contestants import Group
+from benchkit.figures import Metric, Sample
+from benchkit.rounds import DIRECT
+from benchkit.rows import CHARTED, CONDITIONS, ROWS, SCALE_CONDITIONS, SCALE_ROWS, Row
+from benchkit.tables import aligned, cell, first_line, table
+from benchkit.targets import OURS, REFERENCE
 
-REFERENCE = "envoy"
-OURS = "meshctl"
 BUSY_CORE = 0.9
 """Below this share of its core a contestant was not the bottleneck: the load tool was."""
 NOISY_SHARE = 0.1
@@ -20,7 +24,9 @@ NOISY_SHARE = 0.1
 class Entrant:
     name: str
     version: str
+    group: Group = Group.FULL
     features: Sequence[str] = ()
+    omissions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,112 +39,21 @@ class Run:
     duration_s: float
     connections: int
     tcp_connections: int
+    rate_per_s: float
+    """Of the latency phase; 0: there was none."""
     entrants: Sequence[Entrant]
-    """In the order to show: ours first."""
+    """In the order to show: ours first in each group."""
     tools: Mapping[str, str]
     """Name and version of what surrounds the contestants."""
     facts: Mapping[str, str]
     samples: Sequence[Sample]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    metric: Metric
-    title: str
-    unit: str
-    is_better_low: bool
-    has_ratio: bool = True
-    scale: float = 1.0
-
-
-ROWS = (
-    Row(metric=Metric.CPU_US_PER_REQUEST, title="CPU per request", unit="µs", is_better_low=True),
-    Row(metric=Metric.REQUESTS_PER_S, title="requests on one core", unit="/s", is_better_low=False),
-    Row(metric=Metric.P50_MS, title="p50 at a fixed rate", unit="ms", is_better_low=True),
-    Row(metric=Metric.P99_MS, title="p99 at a fixed rate", unit="ms", is_better_low=True),
-    Row(
-        metric=Metric.PACED_PER_S,
-        title="the fixed rate, as reached",
-        unit="/s",
-        is_better_low=False,
-        has_ratio=False,
-    ),
-    Row(metric=Metric.RSS_IDLE_MIB, title="RSS a proxy, idle", unit="MiB", is_better_low=True),
-    Row(
-        metric=Metric.RSS_LOADED_MIB,
-        title="RSS a proxy, after load",
-        unit="MiB",
-        is_better_low=True,
-    ),
-    Row(
-        metric=Metric.PSS_LOADED_MIB,
-        title="PSS a proxy, after load",
-        unit="MiB",
-        is_better_low=True,
-    ),
-    Row(
-        metric=Metric.TCP_CPU_S_PER_GIB,
-        title="CPU of the TCP relay",
-        unit="s/GiB",
-        is_better_low=True,
-    ),
-    Row(
-        metric=Metric.TCP_MIB_PER_S,
-        title="TCP relay on one core",
-        unit="MiB/s",
-        is_better_low=False,
-    ),
-    Row(
-        metric=Metric.PROXY_CORE_SHARE,
-        title="proxy core used",
-        unit="%",
-        is_better_low=False,
-        has_ratio=False,
-        scale=100,
-    ),
-    Row(
-        metric=Metric.FOREIGN_SHARE,
-        title="proxy core used by others",
-        unit="%",
-        is_better_low=True,
-        has_ratio=False,
-        scale=100,
-    ),
-)
-
-_CHARTED = (
-    (Metric.CPU_US_PER_REQUEST, "CPU per request, µs (less is better)"),
-    (Metric.RSS_LOADED_MIB, "Resident memory per proxy after load, MiB (less is better)"),
-    (Metric.TCP_CPU_S_PER_GIB, "TCP relay, CPU seconds per GiB (less is better)"),
-)
-
-_CONDITIONS = (
-    "Path: wrk, client sidecar, mTLS, server sidecar, nginx; every hop on loopback.",
-    "TLS 1.3 only, certificates on both sides (EC P-256, root, issuing CA, leaf), no session "
-    "tickets. Each side checks that its peer is the service it expects; after each go a caller "
-    "with a valid certificate of another service, and one with none, must be turned away, or the "
-    "go does not count. Cipher suites are each TLS library's own choice.",
-    "Keep-alive everywhere; upstream connections are reused. HTTP/1.1, body of 1 KiB, "
-    "no access logs.",
-    "Both proxies of a pair are pinned to one core, together; wrk and nginx to another.",
-    "Each go starts two fresh processes, warms them up, measures, stops them. Rounds interleave "
-    "the contestants and rotate who goes first.",
-    "CPU per request: user and system time of the two processes from /proc, divided by the "
-    "responses that wrk read to their end with a status below 400.",
-    "A phase in which a single request fails is listed below and left out of every figure.",
-    "Fixed rate: the same number of connections, each pausing a random time between an answer and "
-    "its next request.",
-    "Memory is per proxy, half of the pair's. RSS is what a host pays that runs one; PSS shares "
-    "the pages that the two processes have in common.",
-    "TCP relay: a body of 8 MiB, again and again, through the TCP path of the same two processes.",
-    "Ratios are formed within each round, then their median is taken. In brackets: smallest and "
-    "largest.",
-)
+    profile: str = ""
+    """Text, of ours under load."""
 
 
 def markdown(run: Run, chart_name: str) -> str:
     """The whole of the page; ``chart_name`` is the SVG's file name beside it."""
-    names = [entrant.name for entrant in run.entrants]
+    full, bare = _columns(run, bare=False), _columns(run, bare=True)
     lines = [
         "# Benchmarks",
         "",
@@ -146,18 +61,19 @@ def markdown(run: Run, chart_name: str) -> str:
         "",
         _headline(run),
         "",
-        f"![CPU per request, memory and TCP relay cost]({chart_name})",
+        *_warnings(run),
+        *_targets_section(run),
+        f"![CPU per request, added latency, memory and TCP relay cost]({chart_name})",
         "",
-        "Median of the rounds; in brackets the smallest and the largest.",
-        "",
-        *_table(["", *names], _absolute_rows(run, names)),
-        "",
-        *_ratio_section(run, names),
-        *_remarks(run, names),
+        *_group_section(run, full, "Two hops with every feature on", f"Relative to {REFERENCE}:"),
+        *_group_section(run, bare, "Bare", f"Relative to {_bare(REFERENCE)}:"),
+        *_scale_section(run),
+        *_remarks(run),
         *_faults_section(run),
+        *_profile_section(run),
         "## Conditions",
         "",
-        *(f"* {condition}" for condition in _CONDITIONS),
+        *(f"* {condition}" for condition in CONDITIONS),
         "",
         *(
             f"* **{entrant.name}**: {feature}."
@@ -165,45 +81,52 @@ def markdown(run: Run, chart_name: str) -> str:
             for feature in entrant.features
         ),
         "",
+        "Left out, because it cannot be done or others do not do it either:",
+        "",
+        *(
+            f"* **{entrant.name}**: {omission}."
+            for entrant in run.entrants
+            for omission in (*entrant.omissions, *_unseen(run, entrant))
+        ),
+        "",
         "## The run",
         "",
-        *_table(["", ""], [["date", run.date], ["command", f"`{run.command}`"], *_about(run)]),
+        *table(["", ""], [["date", run.date], ["command", f"`{run.command}`"], *_about(run)]),
         "",
     ]
     return "\n".join(lines)
 
 
 def terminal(run: Run) -> str:
-    """The same two tables in plain text, columns aligned."""
-    names = [entrant.name for entrant in run.entrants]
-    rows = [["", *names], *_absolute_rows(run, names)]
-    ratios = _ratio_rows(run, names)
-    if ratios:
-        rows += [[f"ratio to {REFERENCE}", *("" for _ in names)], *ratios]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(names) + 1)]
-    text = "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    """The same tables in plain text, columns aligned, warnings first."""
+    parts = [warning.replace("**", "") for warning in _warnings(run) if warning]
+    for names in (_columns(run, bare=False), _columns(run, bare=True)):
+        rows = [["", *names], *_absolute_rows(run, names)]
+        if ratios := _ratio_rows(run, names):
+            rows += [[f"ratio to {_reference(names)}", *("" for _ in names)], *ratios]
+        if len(rows) > 1:
+            parts.append(aligned(rows))
+    if scaled := _scale_rows(run):
+        parts.append(aligned([["a large policy", ""], *scaled]))
+    if judged := _target_rows(run):
+        parts.append(aligned([["figure", "target", "found", "met?"], *judged]))
     left_out = [
-        f"left out: round {number}, {name}, {_first_line(reason)}"
+        f"left out: round {number}, {name}, {first_line(reason)}"
         for number, name, reason in figures.faults(run.samples)
     ]
-    return "\n".join([text, *left_out])
+    return "\n".join(["\n\n".join(parts), *left_out])
 
 
 def chart(run: Run) -> str:
+    names = _columns(run, bare=False)
     panels = [
         Panel(title=title, bars=bars)
-        for metric, title in _CHARTED
+        for metric, title in CHARTED
         if (
             bars := [
-                (entrant.name, spread)
-                for entrant in run.entrants
-                if (spread := figures.of(run.samples, entrant.name, metric)) is not None
+                (name, spread)
+                for name in names
+                if (spread := figures.of(run.samples, name, metric)) is not None
             ]
         )
     ]
@@ -216,13 +139,17 @@ def raw(run: Run) -> str:
     return json.dumps(asdict(run), indent=2, ensure_ascii=False) + "\n"
 
 
-def cell(spread: Spread | None, scale: float = 1.0) -> str:
-    if spread is None:
-        return "-"
-    median, low, high = (
-        number(value * scale) for value in (spread.median, spread.low, spread.high)
-    )
-    return median if spread.count == 1 else f"{median} ({low}..{high})"
+def _bare(name: str) -> str:
+    return f"{name} {Group.BARE}"
+
+
+def _columns(run: Run, *, bare: bool) -> list[str]:
+    """Who is compared: the TCP-only ones are in the rows that they have."""
+    return [one.name for one in run.entrants if (one.group is Group.BARE) is bare]
+
+
+def _reference(names: Sequence[str]) -> str:
+    return REFERENCE if REFERENCE in names or _bare(REFERENCE) not in names else _bare(REFERENCE)
 
 
 def _headline(run: Run) -> str:
@@ -230,10 +157,63 @@ def _headline(run: Run) -> str:
     if against is None:
         return "No ratio of CPU per request between meshctl and Envoy: one of them has no figure."
     return (
-        f"A request through two meshctl proxies with mTLS costs **{against.median:.2f} times** "
-        f"the CPU that it costs through two Envoys "
+        f"A request through two meshctl proxies with mTLS and every feature on costs "
+        f"**{against.median:.2f} times** the CPU that it costs through two Envoys "
         f"({against.low:.2f}..{against.high:.2f} in {against.count} rounds)."
     )
+
+
+def _warnings(run: Run) -> list[str]:
+    """Empty unless somebody else used the machine."""
+    shares = [
+        share.median
+        for entrant in run.entrants
+        for metric in (Metric.FOREIGN_SHARE, Metric.MACHINE_FOREIGN_SHARE)
+        if (share := figures.of(run.samples, entrant.name, metric)) is not None
+    ]
+    worst = max(shares, default=0.0)
+    if worst <= NOISY_SHARE:
+        return []
+    return [
+        f"**Warning: the machine was busy.** Other programs or the hypervisor took up to "
+        f"{worst:.0%} of a core while a contestant was measured: absolute figures are "
+        "provisional, ratios and latencies uncertain.",
+        "",
+    ]
+
+
+def _targets_section(run: Run) -> list[str]:
+    rows = _target_rows(run)
+    if not rows:
+        return []
+    return [*table(["figure", "target", "found", "met?"], rows), ""]
+
+
+def _target_rows(run: Run) -> list[list[str]]:
+    """Empty if none was measured."""
+    judged = targets.judge(run.samples)
+    if all(target.found is None for target in judged):
+        return []
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    return [
+        [target.figure, target.limit, cell(target.found), words[target.is_met]] for target in judged
+    ]
+
+
+def _group_section(run: Run, names: Sequence[str], title: str, relative: str) -> list[str]:
+    rows = _absolute_rows(run, names)
+    if not rows:
+        return []
+    ratios = _ratio_rows(run, names)
+    return [
+        f"## {title}",
+        "",
+        "Median of the rounds; in brackets the smallest and the largest.",
+        "",
+        *table(["", *names], rows),
+        "",
+        *([relative, "", *table(["", *names], ratios), ""] if ratios else []),
+    ]
 
 
 def _absolute_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
@@ -241,9 +221,7 @@ def _absolute_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
     for row in ROWS:
         spreads = [figures.of(run.samples, name, row.metric) for name in names]
         if any(spreads):
-            rows.append(
-                [f"{row.title}, {row.unit}", *(cell(spread, row.scale) for spread in spreads)]
-            )
+            rows.append([_title(row), *(cell(spread, row.scale) for spread in spreads)])
     return rows
 
 
@@ -252,7 +230,8 @@ def _ratio_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
     for row in ROWS:
         if not row.has_ratio:
             continue
-        spreads = [figures.ratio(run.samples, name, REFERENCE, row.metric) for name in names]
+        reference = _reference(names)
+        spreads = [figures.ratio(run.samples, name, reference, row.metric) for name in names]
         if any(spreads):
             better = "less" if row.is_better_low else "more"
             rows.append(
@@ -261,17 +240,29 @@ def _ratio_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def _ratio_section(run: Run, names: Sequence[str]) -> list[str]:
-    rows = _ratio_rows(run, names)
+def _scale_section(run: Run) -> list[str]:
+    rows = _scale_rows(run)
     if not rows:
         return []
-    return [f"Relative to {REFERENCE}:", "", *_table(["", *names], rows), ""]
+    return [
+        "## A large policy",
+        "",
+        *table(["", OURS], rows),
+        "",
+        *(f"* {condition}" for condition in SCALE_CONDITIONS),
+        "",
+    ]
 
 
-def _remarks(run: Run, names: Sequence[str]) -> list[str]:
+def _scale_rows(run: Run) -> list[list[str]]:
+    found = [(row, figures.of(run.samples, scale.NAME, row.metric)) for row in SCALE_ROWS]
+    return [[_title(row), cell(spread, row.scale)] for row, spread in found if spread is not None]
+
+
+def _remarks(run: Run) -> list[str]:
     """What a reader must know before quoting a figure of this very run."""
     remarks = []
-    for name in names:
+    for name in (entrant.name for entrant in run.entrants):
         share = figures.of(run.samples, name, Metric.PROXY_CORE_SHARE)
         others = figures.of(run.samples, name, Metric.FOREIGN_SHARE)
         if share and share.median + (others.median if others else 0.0) < BUSY_CORE:
@@ -284,15 +275,39 @@ def _remarks(run: Run, names: Sequence[str]) -> list[str]:
                 f"* While {name} was measured, other programs or the hypervisor took "
                 f"{others.median:.0%} of the proxy core: **its absolute figures are provisional**."
             )
+    p50, p99 = (
+        figures.of(run.samples, DIRECT, metric)
+        for metric in (Metric.P50_DIRECT_MS, Metric.P99_DIRECT_MS)
+    )
+    if p50 and p99:
+        remarks.append(
+            f"* Without any proxy, at {number(run.rate_per_s)} requests/s: "
+            f"p50 {cell(p50)} ms, p99 {cell(p99)} ms."
+        )
     return [*remarks, ""] if remarks else []
+
+
+def _unseen(run: Run, entrant: Entrant) -> list[str]:
+    """Header fields that never reached the application, though the go was one with features."""
+    goes = [one for one in run.samples if one.contestant == entrant.name and one.figures]
+    if entrant.group is not Group.FULL or not goes:
+        return []
+    seen = {name for one in goes for name in one.seen}
+    return [f"no `{name}` reached the application" for name in ECHOED if name not in seen]
 
 
 def _faults_section(run: Run) -> list[str]:
     found = figures.faults(run.samples)
     if not found:
         return ["Every request of every round succeeded.", ""]
-    rows = [[str(number), name, _first_line(reason)] for number, name, reason in found]
-    return ["## Left out", "", *_table(["round", "contestant", "why"], rows), ""]
+    rows = [[str(number), name, first_line(reason)] for number, name, reason in found]
+    return ["## Left out", "", *table(["round", "contestant", "why"], rows), ""]
+
+
+def _profile_section(run: Run) -> list[str]:
+    if not run.profile:
+        return []
+    return ["## Where the time goes", "", "```text", run.profile.rstrip(), "```", ""]
 
 
 def _about(run: Run) -> list[list[str]]:
@@ -300,21 +315,16 @@ def _about(run: Run) -> list[list[str]]:
         f"{run.rounds} rounds, {run.duration_s:g} s at full speed each, "
         f"{run.connections} connections ({run.tcp_connections} for the relay)"
     )
+    rate = [["fixed rate", f"{number(run.rate_per_s)} requests/s"]] if run.rate_per_s else []
+    versions = {entrant.name: entrant.version for entrant in run.entrants}
     return [
         ["effort", effort],
-        *([entrant.name, entrant.version] for entrant in run.entrants),
+        *rate,
+        *([one.name, versions[one.name]] for one in run.entrants if one.group is not Group.BARE),
         *([name, version] for name, version in run.tools.items()),
         *([name, value] for name, value in run.facts.items()),
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *("---:" for _ in head[1:])] if len(head) > 2 else ["---" for _ in head]
-    return [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        for row in (head, rule, *rows)
-    ]
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else ""
+def _title(row: Row) -> str:
+    return f"{row.title}, {row.unit}"

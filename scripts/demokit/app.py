@@ -3,9 +3,10 @@
     app.py http --name web --version v1 --port 8080 [--call api=http://127.0.0.1:9001/]
     app.py tcp --name cache --port 7000
 
-``http`` answers each request with a JSON document that says who it is, who the mesh says is
-calling, and what the services it called answered. ``tcp`` sends each line back in upper case, and
-a line count after the client has closed its side. Standard library only: it also runs on hosts.
+``http`` answers a GET with a JSON document that says who it is, who the mesh says is calling, and
+for ``/`` what the services it called answered. After ``POST /break`` it is healthy by its own
+account and answers 503, until ``POST /mend``. ``tcp`` sends each line back in upper case, and a
+line count after the client has closed its side. Standard library only: it also runs on hosts.
 """
 
 import argparse
@@ -22,14 +23,20 @@ CALL_TIMEOUT_S = 10.0
 
 class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body leave as one
     name = ""
     version = ""
     calls: dict[str, str] = {}
+    is_broken = False
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
             self.reply({"service": self.name, "healthy": True})
             return
+        if Answer.is_broken:
+            self.reply({"service": self.name, "version": self.version, "error": "broken"}, 503)
+            return
+        calls = self.calls if self.path == "/" else {}
         self.reply(
             {
                 "service": self.name,
@@ -37,7 +44,7 @@ class Answer(BaseHTTPRequestHandler):
                 "path": self.path,
                 "caller": self.headers.get("x-forwarded-client-cert", "nobody"),
                 "request_id": self.headers.get("x-request-id", ""),
-                "called": {name: self.call(url) for name, url in self.calls.items()},
+                "called": {name: self.call(url) for name, url in calls.items()},
             }
         )
 
@@ -49,6 +56,8 @@ class Answer(BaseHTTPRequestHandler):
             if not chunk:
                 break
             received += len(chunk)
+        if self.path in ("/break", "/mend"):
+            Answer.is_broken = self.path == "/break"
         self.reply({"service": self.name, "version": self.version, "received": received})
 
     def call(self, url: str) -> object:
@@ -72,9 +81,9 @@ class Answer(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def reply(self, document: object) -> None:
+    def reply(self, document: object, status: int = 200) -> None:
         body = json.dumps(document).encode() + b"\n"
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -97,6 +106,11 @@ class Http(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 256
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that closes its connection is none; the rest is told as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Tcp(socketserver.ThreadingTCPServer):

@@ -31,6 +31,7 @@ from proxy.model.settings import (
     Upstream,
     Workload,
 )
+from proxy.net import inbound, pool_dial
 from proxy.net.dataplane import DataPlane
 
 DOMAIN = TrustDomain("mesh.test")
@@ -352,6 +353,7 @@ class Mesh:
         self.metrics: dict[str, Metrics] = {}
         self.planes: dict[str, DataPlane] = {}
         self.settings: dict[str, Settings] = {}
+        self.is_sharing = True
         self.timeouts = FAST
         self.limits = Limits()
         self.retries = Retries()
@@ -502,10 +504,19 @@ class Mesh:
             await asyncio.sleep(0)
 
 
-@pytest.fixture
-async def mesh(mesh_pki: MeshPki) -> AsyncIterator[Mesh]:
-    """Running: web -> api and web -> db through two hosts."""
+@pytest.fixture(params=["shared", "http1"])
+async def mesh(
+    mesh_pki: MeshPki, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Mesh]:
+    """Running: web -> api and web -> db through two hosts.
+
+    ``http1``: as with a peer that does not know how to share a connection.
+    """
+    if request.param == "http1":
+        monkeypatch.setattr(inbound, "ALPN", "something else")
+        monkeypatch.setattr(pool_dial, "ALPN", "something else")
     mesh = Mesh(mesh_pki)
+    mesh.is_sharing = request.param == "shared"
     await mesh.start()
     yield mesh
     await mesh.stop()

@@ -12,11 +12,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from benchkit import chart, command, figures, load, machine, processes, profile, report
+from benchkit import (
+    chart,
+    command,
+    figures,
+    load,
+    machine,
+    processes,
+    profile,
+    report,
+    tables,
+    targets,
+)
 from benchkit.backend import BODY_BYTES, Backend, body
-from benchkit.contestants import Pair, Ports
+from benchkit.contestants import Group, Pair
 from benchkit.figures import Metric, Sample, Spread
-from benchkit.turn import Bench, Effort, Measured, free_ports
+from benchkit.rows import ROWS, SCALE_ROWS
+from benchkit.turn import PHASES, Bench, Effort, Measured, Pace, free_ports
 
 CPU = Metric.CPU_US_PER_REQUEST
 
@@ -38,8 +50,15 @@ def a_run(samples: Sequence[Sample], names: Sequence[str] = ("meshctl", "envoy")
         duration_s=8.0,
         connections=32,
         tcp_connections=4,
+        rate_per_s=3000.0,
         entrants=[
-            report.Entrant(name=name, version=f"{name}-version", features=[f"what {name} does"])
+            report.Entrant(
+                name=name,
+                version=f"{name}-version",
+                group=Group.BARE if name.endswith(Group.BARE) else Group.FULL,
+                features=[f"what {name} does"],
+                omissions=[f"what {name} cannot"],
+            )
             for name in names
         ],
         tools={"wrk": "4.1.0"},
@@ -213,6 +232,7 @@ class Wrk(load.Load):
         connections: int,
         duration_s: float,
         pause: load.Pause | None = None,
+        is_varied: bool = False,
     ) -> load.Outcome:
         return self._outcome
 
@@ -234,30 +254,35 @@ def under_load(tmp_path: Path, group: processes.Group, wrk: Wrk) -> Measured:
     return Measured(site, Pair(client=client, server=server))
 
 
-EFFORT = Effort(
-    phases=frozenset(command.PHASES), duration_s=1.0, warmup_s=1.0, paced_s=1.0, tcp_s=1.0
-)
+EFFORT = Effort(phases=frozenset(PHASES), duration_s=1.0, warmup_s=1.0, paced_s=1.0, tcp_s=1.0)
+PACE = Pace(rate_per_s=1000.0, p50_ms=0.2, p99_ms=0.5)
 
 
 def test_phases_without_a_failure_have_their_figures(tmp_path: Path) -> None:
     with processes.Group() as group:
         measured = under_load(tmp_path, group, Wrk())
-        measured.http("url", EFFORT)
-        measured.paced("url", EFFORT)
+        measured.http("url", EFFORT, is_varied=True)
+        measured.paced("url", EFFORT, PACE)
         measured.tcp("url", EFFORT)
         measured.memory(Metric.RSS_IDLE_MIB, Metric.PSS_IDLE_MIB)
     assert measured.faults == []
     assert measured.figures[Metric.REQUESTS_PER_S] == 50.0
-    assert measured.figures[Metric.P99_MS] == 1.5
     assert measured.figures[Metric.RSS_IDLE_MIB] > 0
-    assert measured.figures.keys() == set(Metric) - {Metric.RSS_LOADED_MIB, Metric.PSS_LOADED_MIB}
+
+
+def test_latency_is_what_the_proxies_add_to_a_request_without_them(tmp_path: Path) -> None:
+    with processes.Group() as group:
+        measured = under_load(tmp_path, group, Wrk())
+        measured.paced("url", EFFORT, PACE)
+    assert measured.figures[Metric.P50_ADDED_MS] == pytest.approx(0.3)
+    assert measured.figures[Metric.P99_ADDED_MS] == pytest.approx(1.0)
 
 
 def test_one_failed_request_takes_the_figures_of_its_phase_away(tmp_path: Path) -> None:
     with processes.Group() as group:
         measured = under_load(tmp_path, group, Wrk(timeout=1))
-        measured.http("url", EFFORT)
-        measured.paced("url", EFFORT)
+        measured.http("url", EFFORT, is_varied=True)
+        measured.paced("url", EFFORT, PACE)
         measured.tcp("url", EFFORT)
     assert measured.figures == {}
     assert measured.faults == ["http: 1 x timeout", "latency: 1 x timeout", "tcp: 1 x timeout"]
@@ -270,7 +295,7 @@ def test_the_page_leads_with_the_ratio_of_cpu_per_request() -> None:
     run = a_run([sample(1, "meshctl", 60.0), sample(1, "envoy", 120.0)])
     page = report.markdown(run, "benchmarks.svg")
     assert "costs **0.50 times** the CPU" in page
-    assert "![CPU per request, memory and TCP relay cost](benchmarks.svg)" in page
+    assert "](benchmarks.svg)" in page
     assert "| CPU per request, µs | 60.0 | 120 |" in page
     assert "Every request of every round succeeded." in page
 
@@ -280,6 +305,7 @@ def test_the_page_names_versions_command_date_and_features() -> None:
     for text in ("envoy-version", "`scripts/bench --rounds 3`", "2025-01-02 03:04 UTC"):
         assert text in page
     assert "* **meshctl**: what meshctl does." in page
+    assert "* **envoy**: what envoy cannot." in page
     assert "No ratio of CPU per request" in page
 
 
@@ -293,16 +319,78 @@ def test_the_page_lists_what_was_left_out_and_keeps_it_on_one_line() -> None:
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     more = {metric.value: 1.5 for metric in Metric}
-    run = a_run(
-        [sample(n, name, **more) for n in (1, 2) for name in ("meshctl", "envoy", "haproxy")],
-        ("meshctl", "envoy", "haproxy"),
-    )
+    names = ("meshctl", "envoy", "nginx", "meshctl bare", "envoy bare")
+    everybody = (*names, "policy scale", "direct")
+    run = a_run([sample(n, name, **more) for n in (1, 2) for name in everybody], names)
     page = report.markdown(run, "x.svg")
     tables = [block.splitlines() for block in page.split("\n\n") if block.strip().startswith("|")]
-    assert len(tables) == 3
     for table in tables:
         assert {line.count(" | ") for line in table} == {table[0].count(" | ")}
-    assert len(tables[0]) == 2 + len(report.ROWS)
+    lengths = [len(table) - 2 for table in tables]
+    with_ratio = sum(row.has_ratio for row in ROWS)
+    judged = len(targets.judge(run.samples))
+    assert lengths[:6] == [judged, len(ROWS), with_ratio, len(ROWS), with_ratio, len(SCALE_ROWS)]
+
+
+def test_the_bare_ones_are_compared_among_themselves() -> None:
+    names = ("meshctl", "envoy", "meshctl bare", "envoy bare")
+    values = dict(zip(names, (60.0, 120.0, 45.0, 75.0), strict=True))
+    page = report.markdown(a_run([sample(1, n, v) for n, v in values.items()], names), "x.svg")
+    assert "| CPU per request (less is better) | 0.50 | 1.00 |" in page
+    assert "| CPU per request (less is better) | 0.60 | 1.00 |" in page
+    assert "Relative to envoy bare:" in page
+
+
+def test_a_header_that_never_reached_the_application_is_named() -> None:
+    seen = replace(sample(1, "meshctl", 1.0), seen=("x-request-id", "x-forwarded-client-cert"))
+    page = report.markdown(a_run([seen]), "x.svg")
+    assert "* **meshctl**: no `traceparent` reached the application." in page
+    assert "no `x-request-id`" not in page
+
+
+def verdicts(samples: Sequence[Sample]) -> dict[str, bool | None]:
+    return {target.figure: target.is_met for target in targets.judge(samples)}
+
+
+def test_targets_are_judged_by_the_median_of_ratios() -> None:
+    samples = [
+        sample(1, "meshctl", 50.0, p99_added_ms=1.0, rss_idle_mib=30, tcp_cpu_s_per_gib=1.2),
+        sample(1, "envoy", 100.0, p99_added_ms=1.0, rss_idle_mib=60, tcp_cpu_s_per_gib=1.0),
+        sample(1, "policy scale", apply_slowest_ms=99, cpu_10_services_us=50.0),
+        sample(2, "policy scale", apply_slowest_ms=101, cpu_1000_services_us=50.0),
+    ]
+    met = verdicts(samples)
+    assert met["CPU per request, two hops, of Envoy's"] is True
+    assert met["p99 added at a third of Envoy's saturation, of Envoy's"] is False
+    assert met["memory idle, of Envoy's"] is True
+    assert met["memory at 1,000 connections, of Envoy's"] is None
+    assert met["CPU per GiB of TCP, of Envoy's"] is False
+    assert met["policy of 1,000 services: published to applied, slowest"] is False
+    # Never in the same round: no ratio.
+    assert met["CPU per request with 1,000 services, of that with 10"] is None
+
+
+def test_the_page_shows_target_figure_and_verdict() -> None:
+    run = a_run([sample(1, "meshctl", 66.0), sample(1, "envoy", 100.0)])
+    page = report.markdown(run, "x.svg")
+    assert "| CPU per request, two hops, of Envoy's | at most 0.5 | 0.66 | **no** |" in page
+    assert "| memory idle, of Envoy's | at most 0.5 | - | not measured |" in page
+
+
+def test_a_busy_machine_is_warned_of_at_the_top_and_on_the_terminal() -> None:
+    shares = {"machine_foreign_share": 0.3, "foreign_share": 0.0}
+    run = a_run([sample(1, "envoy", 10.0, **shares)])
+    page = report.markdown(run, "x.svg")
+    assert page.index("the machine was busy") < page.index("## Two hops")
+    assert "up to 30% of a core" in page
+    assert report.terminal(run).startswith("Warning: the machine was busy.")
+    quiet = a_run([sample(1, "envoy", 10.0, foreign_share=0.05)])
+    assert "busy" not in report.terminal(quiet)
+
+
+def test_a_profile_is_part_of_the_page_as_it_is() -> None:
+    run = replace(a_run([sample(1, "envoy", 1.0)]), profile="meshctl-server: 3 samples\n")
+    assert "```text\nmeshctl-server: 3 samples\n```" in report.markdown(run, "x.svg")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +423,7 @@ def test_the_terminal_table_is_aligned_and_ends_with_what_was_left_out() -> None
     assert lines[1].index("60.0") + 4 == lines[0].index("meshctl") + len("meshctl")
     assert len(lines[1]) == len(lines[0])
     assert lines[-1] == "left out: round 1, envoy, tcp: 1 x read"
+    assert "CPU per request, two hops, of Envoy's" in report.terminal(run)
 
 
 def test_the_raw_samples_can_be_read_back() -> None:
@@ -354,9 +443,9 @@ def test_numbers_have_about_three_figures(value: float, text: str) -> None:
 
 def test_a_single_round_shows_no_spread_and_no_round_a_dash() -> None:
     one = Spread(median=0.5, low=0.5, high=0.5, count=1)
-    assert report.cell(one, 100) == "50.0"
-    assert report.cell(replace(one, low=0.4, count=2)) == "0.50 (0.40..0.50)"
-    assert report.cell(None) == "-"
+    assert tables.cell(one, 100) == "50.0"
+    assert tables.cell(replace(one, low=0.4, count=2)) == "0.50 (0.40..0.50)"
+    assert tables.cell(None) == "-"
 
 
 # chart
@@ -376,6 +465,7 @@ def test_a_chart_of_a_run_leaves_out_panels_without_figures() -> None:
     text = report.chart(a_run([sample(1, "meshctl", 60.0)]))
     assert "CPU per request" in text
     assert "Resident memory" not in text
+    assert "prefers-color-scheme: dark" in text
 
 
 # profile, command line, surroundings
@@ -394,6 +484,27 @@ def test_a_profile_adds_up_a_function_whatever_its_line() -> None:
     assert profile.summary("ours", ["broken line"]) == "ours: no samples"
 
 
+def test_a_profile_says_whose_code_it_is() -> None:
+    reported = [
+        "# Overhead  Shared Object",
+        "    40.00%  [kernel.kallsyms]",
+        "    10.00%  [nf_tables]",
+        "    20.00%  libpython3.11.so.1.0",
+        "    15.00%  libcrypto.so.3",
+        "     5.00%  libssl.so.3",
+        "     6.00%  loop.cpython-311-x86_64-linux-gnu.so",
+        "     4.00%  _core.cpython-311-x86_64-linux-gnu.so",
+    ]
+    assert profile.shares(reported).splitlines()[1:] == [
+        "   50.0%  kernel",
+        "   20.0%  interpreter",
+        "   20.0%  OpenSSL",
+        "    6.0%  uvloop",
+        "    4.0%  other",
+    ]
+    assert profile.shares([]) == "both processes: no samples"
+
+
 def test_impossible_options_are_refused_before_anything_is_installed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -401,7 +512,7 @@ def test_impossible_options_are_refused_before_anything_is_installed(
     assert "two different cores" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main(["--only", "http,disk"])
-    assert "'disk' is none of http, tcp, memory" in capsys.readouterr().err
+    assert "'disk' is none of http, latency, tcp, memory, scale" in capsys.readouterr().err
 
 
 def test_a_body_has_exactly_the_size_asked_for() -> None:
@@ -411,7 +522,7 @@ def test_a_body_has_exactly_the_size_asked_for() -> None:
 
 def test_free_ports_are_distinct() -> None:
     ports = free_ports()
-    values = [getattr(ports, name) for name in Ports.__dataclass_fields__]
+    values = [getattr(ports, name) for name in type(ports).__dataclass_fields__]
     assert len(set(values)) == len(values)
 
 

@@ -47,7 +47,6 @@ class LoadBalancer(Generic[S]):
 
     __slots__ = (
         "_balancing",
-        "_choose",
         "_circle",
         "_circle_of",
         "_decay_rate",
@@ -55,7 +54,6 @@ class LoadBalancer(Generic[S]):
         "_has_begun",
         "_is_ewma",
         "_is_stale",
-        "_is_unusual",
         "_orders",
         "_panic_percent",
         "_probes",
@@ -66,7 +64,9 @@ class LoadBalancer(Generic[S]):
         "_usual_s",
         "_zone",
         "available",
+        "choose",
         "is_panicking",
+        "is_unusual",
         "ready",
         "total",
     )
@@ -82,7 +82,7 @@ class LoadBalancer(Generic[S]):
         self._rng = rng
         self._states: tuple[S, ...] = ()
         self._has_begun = False
-        self._choose: Choose[S] = choice.nothing
+        self.choose: Choose[S] = choice.nothing
         self._groups: tuple[list[S], list[S], float] = ([], [], 1.0)
         self._orders: tuple[list[S], ...] = ()
         """Where to look for whoever is left, best first."""
@@ -92,7 +92,7 @@ class LoadBalancer(Generic[S]):
         self._circle: HashCircle[S] | None = None
         self._circle_of: list[S] = []
         self._usual_s = balancing.default_rtt_s
-        self._is_unusual = False
+        self.is_unusual = False
         self._is_stale = False
         self._refresh_at = 0.0
         self.total = 0
@@ -121,15 +121,15 @@ class LoadBalancer(Generic[S]):
 
     def pick(self, tried: Collection[S], now: float, key: int = 0) -> S | None:
         """HOT. None: nothing untried is left, or nothing is available and there is no panic."""
-        if tried or self._is_unusual:
+        if tried or self.is_unusual:
             return self._pick_with_care(tried, now, key) or self._left(tried)
-        return self._choose(key)
+        return self.choose(key)
 
     def pick_ready(self, tried: Collection[S], now: float, key: int = 0) -> S | None:
         """As ``pick``, but never what is used only because nothing else is left."""
-        if tried or self._is_unusual:
+        if tried or self.is_unusual:
             return self._pick_with_care(tried, now, key)
-        return self._choose(key)
+        return self.choose(key)
 
     def observe(self, state: S, elapsed_s: float, is_failure: bool, now: float) -> None:
         """HOT. Call once for each try. A failure: 5xx, 429, reset, timeout, failed connect."""
@@ -155,13 +155,13 @@ class LoadBalancer(Generic[S]):
         state.avoid_until = now + AVOID_S * (1 + spread)
         state.probe_out = False
         if not was_avoided:
-            self._is_stale = self._is_unusual = True
+            self._is_stale = self.is_unusual = True
 
     def forgive(self, state: S) -> None:
         """A connection to it was made."""
         if state.avoid_until:
             state.avoid_until = 0.0
-            self._is_stale = self._is_unusual = True
+            self._is_stale = self.is_unusual = True
 
     def refresh(self, now: float) -> None:
         """Call after any change to a record, and about once a second: time passes."""
@@ -188,7 +188,7 @@ class LoadBalancer(Generic[S]):
         if self._panic_percent:
             self._orders += (standing.probing, standing.down)
         self._is_stale = False
-        self._is_unusual = bool(self._probes)
+        self.is_unusual = bool(self._probes)
         if self._balancing.algorithm in ("ring_hash", "maglev"):
             self._lay_circle(candidates)
         else:
@@ -202,15 +202,15 @@ class LoadBalancer(Generic[S]):
         if not tried:
             if self._probes:
                 probe = self._probes.pop()
-                self._is_unusual = bool(self._probes) or self._is_stale
+                self.is_unusual = bool(self._probes) or self._is_stale
                 probe.probe_out = True
                 return probe
-            return self._choose(key)
+            return self.choose(key)
         if self._balancing.algorithm in ("ring_hash", "maglev"):
-            self._choose(key)  # so that there is a circle
+            self.choose(key)  # so that there is a circle
             return self._circle.seek(key, self._usable, tried) if self._circle else None
         for _ in range(_ATTEMPTS):
-            state = self._choose(key)
+            state = self.choose(key)
             if state is None or state not in tried:
                 return state
         return self._any_of(self._orders[0], tried)
@@ -250,9 +250,9 @@ class LoadBalancer(Generic[S]):
         # Laid out once more when all have grown: then the shares are the last ones.
         self._groups = ([], [], -1.0) if is_growing else groups
         near, far, share = groups
-        self._choose = self._chooser(near, now)
+        self.choose = self._chooser(near, now)
         if far:
-            self._choose = choice.divided(self._choose, self._chooser(far, now), share, self._rng)
+            self.choose = choice.divided(self.choose, self._chooser(far, now), share, self._rng)
 
     def _chooser(self, states: list[S], now: float) -> Choose[S]:
         if not states:
@@ -270,7 +270,7 @@ class LoadBalancer(Generic[S]):
         if members != self._circle_of:
             self._circle_of = members
             self._circle = None
-        self._choose = self._choose_on_circle
+        self.choose = self._choose_on_circle
 
     def _choose_on_circle(self, key: int) -> S | None:
         """The first request after a change: builds what there is to build."""
@@ -282,7 +282,7 @@ class LoadBalancer(Generic[S]):
             )
         usable = self._usable
         if len(usable) == len(self._circle_of):
-            self._choose = circle.choose
+            self.choose = circle.choose
         else:
-            self._choose = lambda key: circle.seek(key, usable, ())
-        return self._choose(key)
+            self.choose = lambda key: circle.seek(key, usable, ())
+        return self.choose(key)

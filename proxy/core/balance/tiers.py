@@ -22,7 +22,7 @@ S = TypeVar("S", bound=EndpointState)
 class Tiers(Generic[S]):
     """As one balancer."""
 
-    __slots__ = ("_first", "_tiers")
+    __slots__ = ("_tiers", "first")
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Tiers(Generic[S]):
         self._tiers: tuple[LoadBalancer[S], ...] = tuple(
             LoadBalancer(balancing, outlier, zone, rng) for _ in range(max(1, count))
         )
-        self._first = self._tiers[0]
+        self.first = self._tiers[0]
 
     def update(self, tiers: Sequence[Sequence[S]], now: float) -> None:
         """As many as there were said to be."""
@@ -48,7 +48,7 @@ class Tiers(Generic[S]):
 
     def pick(self, tried: Collection[S], now: float, key: int = 0) -> S | None:
         """HOT. None only if nothing is left that may be used."""
-        first = self._first
+        first = self.first
         if first.ready and not tried:
             return first.pick(tried, now, key)
         return self._pick_in_turn(tried, now, key)

@@ -7,6 +7,8 @@ differ in something other than their path.
 """
 
 from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
 
 from proxy.core.routing.conditions import Head, Seen, compile_conditions
 from proxy.core.routing.matching import path_condition
@@ -20,6 +22,10 @@ from proxy.core.routing.templates import (
 )
 from proxy.model.names import ServiceName
 from proxy.model.policy import Route
+
+_TARGETS_KEPT = 1024
+_TARGET_BYTES = 256
+_index = attrgetter("index")
 
 
 class _Node:
@@ -37,7 +43,7 @@ class _Node:
 
 
 class Router:
-    __slots__ = ("_anywhere", "_depth", "_exact", "_root", "routes")
+    __slots__ = ("_anywhere", "_depth", "_exact", "_known", "_merged", "_root", "routes")
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes: tuple[CompiledRoute, ...] = ()
@@ -47,30 +53,39 @@ class Router:
         self._depth = 0
         """Of the tree: a longer path is not taken apart further."""
         self._anywhere: list[CompiledRoute] = []
+        self._known: dict[bytes, tuple[CompiledRoute, ...]] = {}
+        self._merged: dict[tuple[int, ...], tuple[CompiledRoute, ...]] = {}
         self.routes = tuple(self._add(index, route) for index, route in enumerate(routes))
 
     def find(self, head: Head, source: ServiceName) -> CompiledRoute | None:
         """The first of the routes that matches; None: the service itself."""
-        routes = self.routes
-        if not routes:
-            return None
-        target = head.target
-        path = known_path(target) or path_of(target)
-        best: CompiledRoute | None = None
-        limit = len(routes)
+        candidates = self._known.get(head.target)
+        if candidates is None:
+            candidates = self._candidates(head.target)
         seen: Seen = {}
-        for group in self._groups(path):
-            for route in group:
-                if route.index >= limit:
+        for route in candidates:
+            for condition in route.conditions:
+                if not condition(head, source, seen):
                     break
-                for condition in route.conditions:
-                    if not condition(head, source, seen):
-                        break
-                else:
-                    best = route
-                    limit = route.index
-                    break
-        return best
+            else:
+                return route
+        return None
+
+    def _candidates(self, target: bytes) -> tuple[CompiledRoute, ...]:
+        """The routes whose path matches, in their order. Remembered, as most targets come again;
+        and kept once for all targets that have the same."""
+        groups = self._groups(known_path(target) or path_of(target))
+        key = tuple(map(id, groups))
+        candidates = self._merged.get(key)
+        if candidates is None:
+            candidates = tuple(sorted(chain.from_iterable(groups), key=_index))
+        if len(target) <= _TARGET_BYTES:
+            if len(self._known) >= _TARGETS_KEPT:
+                self._known.clear()
+                self._merged.clear()
+            self._merged[key] = candidates
+            self._known[target] = candidates
+        return candidates
 
     def _groups(self, path: bytes) -> list[list[CompiledRoute]]:
         """Lists in their order that together have each route whose path matches."""

@@ -3,19 +3,59 @@
 The work: a client sidecar of the service ``web`` with two plaintext loopback listeners, one for
 ``api`` (HTTP/1.1) and one for ``blob`` (TCP); a server sidecar that carries both, over TLS 1.3
 with certificates on both sides, each side checking whom it talks to.
+
+With every feature on (``Group.FULL``) there is more: the server sidecar is reachable under
+``ADDRESSES``, which the client balances over; the client has ``ROUTES``, of which the third is the
+one that matches; retries, outlier detection, limits and timeouts are configured; the server lets
+``web`` in by a rule; each request gets an id, a trace context and the caller's identity; and there
+are metrics to be had. What one cannot do, or is spared, it says in ``omissions``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from benchkit.processes import Group, Process
+from benchkit.processes import Group as Processes
+from benchkit.processes import Process
 
 CALLER, HTTP_SERVICE, TCP_SERVICE = "web", "api", "blob"
 STRANGER = "stranger"
 """Has a valid certificate of the same mesh, and may call nothing."""
 TRUST_DOMAIN = "bench.mesh"
+
+ADDRESSES = ("127.0.0.1", "127.0.0.2")
+"""Of the server sidecar: two endpoints for who balances, one process to measure."""
+REQUEST_PREFIX = "/api/items"
+"""What the load asks for lies below it, with a header ``ROUTING_HEADER: t<number>``."""
+ROUTING_HEADER = "x-tenant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The path has this prefix and the header, if any, this exact value or this prefix."""
+
+    name: str
+    path_prefix: str
+    header_exact: str = ""
+    header_prefix: str = ""
+
+
+ROUTES = (
+    Route(name="beta", path_prefix="/api", header_exact="beta"),
+    Route(name="admin", path_prefix="/admin"),
+    Route(name="items", path_prefix=REQUEST_PREFIX, header_prefix="t"),
+)
+"""The first that matches is taken; no request of the load matches one before the last."""
+
+
+class Group(StrEnum):
+    """Only who is in the same group is compared."""
+
+    FULL = "all features on"
+    BARE = "bare"
+    TCP = "TCP only"
 
 
 def spiffe_id(service: str) -> str:
@@ -34,6 +74,8 @@ class Ports:
     """Where the client sidecar takes requests for ``api``."""
     tcp_out: int
     """Where it takes connections for ``blob``."""
+    stranger_out: int
+    """Where a client sidecar of ``STRANGER`` listens, if a contestant needs one to be tested."""
     http_in: int
     """mTLS, on the server sidecar, for ``api``."""
     tcp_in: int
@@ -73,7 +115,17 @@ class Pair:
 
 class Contestant(Protocol):
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Unique in a run, with the group if it is not ``Group.FULL``."""
+        ...
+
+    @property
+    def group(self) -> Group: ...
+
+    @property
+    def phases(self) -> frozenset[str]:
+        """Those of ``turn.PHASES`` that it takes part in."""
+        ...
 
     @property
     def version(self) -> str:
@@ -85,9 +137,18 @@ class Contestant(Protocol):
         """What it was configured to do, in words, for the report."""
         ...
 
-    def start(self, site: Site, group: Group) -> Pair:
-        """Adds every process that it starts to ``group``, which stops them. Does not wait."""
+    @property
+    def omissions(self) -> Sequence[str]:
+        """What it was not, though others were."""
         ...
 
+    def start(self, site: Site, processes: Processes) -> Pair:
+        """Adds every process that it starts to ``processes``, which stops them.
 
-Factory = Callable[[], Contestant]
+        Waits for the server sidecar and for helpers, not for the client sidecar.
+        """
+        ...
+
+    def intruders(self, site: Site) -> Sequence[str]:
+        """Who is let in without a right to be; asked while the pair runs. Empty: nobody."""
+        ...

@@ -1,71 +1,110 @@
-"""Envoy: one worker, the minimal HTTP connection manager and router, and the TCP proxy."""
+"""Envoy: one worker, with every feature on or as lean as it goes."""
 
 import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchkit.contestants import (
-    CALLER,
-    HTTP_SERVICE,
-    TCP_SERVICE,
-    Pair,
-    Site,
-    server_name,
-    spiffe_id,
+from benchkit import probe
+from benchkit.contestants import CALLER, HTTP_SERVICE, TCP_SERVICE, Group, Pair, Site
+from benchkit.contestants import envoy_documents as documents
+from benchkit.contestants.envoy_documents import Json
+from benchkit.processes import Group as Processes
+from benchkit.processes import Process
+
+_FULL: Sequence[str] = (
+    "`--concurrency 1`, route table, least request over two endpoints, retry policy and budget, "
+    "circuit breakers, outlier detection, request id, trace context by its OpenTelemetry tracer "
+    "(nothing sampled, so nothing exported), RBAC on the peer's SPIFFE ID for each request, "
+    "`x-forwarded-client-cert`, statistics with the admin listener",
 )
-from benchkit.processes import Group, Process
-
-# A document of Envoy's own schema; it goes no further than the JSON encoder.
-Json = dict[str, Any]
-
-_EXTENSIONS = "type.googleapis.com/envoy.extensions"
-_TLS = f"{_EXTENSIONS}.transport_sockets.tls.v3"
+_BARE: Sequence[str] = (
+    "`--concurrency 1`, HTTP connection manager with the router as its only filter, "
+    "no admin listener",
+    "the peer is checked by its URI SAN, once per connection",
+)
 
 
 class Envoy:
-    name = "envoy"
-    features: Sequence[str] = (
-        "`--concurrency 1`, HTTP connection manager with the router as its only filter, "
-        "no admin listener, no health checks",
-        "the peer is checked by its URI SAN, once per connection",
-    )
-
-    def __init__(self, binary: Path) -> None:
+    def __init__(self, binary: Path, group: Group = Group.FULL) -> None:
         self._binary = binary
+        self.group = group
+        self._is_full = group is Group.FULL
+        self.name = "envoy" if self._is_full else f"envoy {group}"
+        self.phases = frozenset({"http", "latency", "tcp", "memory"} if self._is_full else {"http"})
+        self.features = _FULL if self._is_full else _BARE
+        self.omissions: Sequence[str] = (
+            (
+                "no metrics by calling service, no health check of the application",
+                "for TCP the peer is checked in the TLS handshake, without the RBAC filter",
+            )
+            if self._is_full
+            else ()
+        )
         said = subprocess.run(
             [str(binary), "--version"], capture_output=True, text=True, check=True
         )
         # ".../envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL"
         self.version = said.stdout.strip().rpartition("version: ")[2].split("/")[1]
 
-    def start(self, site: Site, group: Group) -> Pair:
-        ports = site.ports
-        server = _document(
+    def start(self, site: Site, processes: Processes) -> Pair:
+        server, client = self.configurations(site)
+        first = processes.add(self._run(site, "envoy-server", server))
+        probe.wait_listening(first, site.ports.http_in)
+        return Pair(server=first, client=processes.add(self._run(site, "envoy-client", client)))
+
+    def intruders(self, site: Site) -> Sequence[str]:
+        return probe.intruders(site)
+
+    def configurations(self, site: Site) -> tuple[Json, Json]:
+        """The server's bootstrap and the client's."""
+        ports, is_full = site.ports, self._is_full
+        hosts = documents.server_hosts(has_features=is_full)
+        local = ("127.0.0.1",)
+        collector = [documents.collector()] if is_full else []
+        to_app = documents.http(
+            HTTP_SERVICE,
+            filters=[documents.authorization(CALLER)] if is_full else None,
+            more=documents.server_features() if is_full else None,
+        )
+        from_app = documents.http(
+            HTTP_SERVICE,
+            routes=documents.routes() if is_full else None,
+            more=documents.client_features() if is_full else None,
+        )
+        http_tls = documents.downstream_tls(site, HTTP_SERVICE, caller=None if is_full else CALLER)
+        tcp_tls = documents.downstream_tls(site, TCP_SERVICE, caller=CALLER)
+        server = documents.document(
             listeners=[
-                _http_listener(ports.http_in, HTTP_SERVICE, _downstream_tls(site, HTTP_SERVICE)),
-                _tcp_listener(ports.tcp_in, TCP_SERVICE, _downstream_tls(site, TCP_SERVICE)),
+                documents.listener(hosts, ports.http_in, to_app, http_tls),
+                documents.listener(hosts, ports.tcp_in, documents.tcp(TCP_SERVICE), tcp_tls),
             ],
             clusters=[
-                _cluster(HTTP_SERVICE, site.backend_port, None),
-                _cluster(TCP_SERVICE, site.backend_port, None),
-            ],
+                documents.cluster(service, local, site.backend_port, None, has_features=is_full)
+                for service in (HTTP_SERVICE, TCP_SERVICE)
+            ]
+            + collector,
+            admin_port=ports.server_admin if is_full else None,
         )
-        client = _document(
+        client = documents.document(
             listeners=[
-                _http_listener(ports.http_out, HTTP_SERVICE, None),
-                _tcp_listener(ports.tcp_out, TCP_SERVICE, None),
+                documents.listener(local, ports.http_out, from_app, None),
+                documents.listener(local, ports.tcp_out, documents.tcp(TCP_SERVICE), None),
             ],
             clusters=[
-                _cluster(HTTP_SERVICE, ports.http_in, _upstream_tls(site, HTTP_SERVICE)),
-                _cluster(TCP_SERVICE, ports.tcp_in, _upstream_tls(site, TCP_SERVICE)),
-            ],
+                documents.cluster(
+                    service,
+                    hosts,
+                    port,
+                    documents.upstream_tls(site, service),
+                    has_features=is_full,
+                )
+                for service, port in ((HTTP_SERVICE, ports.http_in), (TCP_SERVICE, ports.tcp_in))
+            ]
+            + collector,
+            admin_port=ports.client_admin if is_full else None,
         )
-        return Pair(
-            server=group.add(self._run(site, "envoy-server", server)),
-            client=group.add(self._run(site, "envoy-client", client)),
-        )
+        return server, client
 
     def _run(self, site: Site, name: str, document: Json) -> Process:
         configuration = site.directory / f"{name}.json"
@@ -77,110 +116,3 @@ class Envoy:
             core=site.proxy_core,
             log=site.directory / f"{name}.log",
         )
-
-
-def _document(*, listeners: list[Json], clusters: list[Json]) -> Json:
-    return {"static_resources": {"listeners": listeners, "clusters": clusters}}
-
-
-def _address(port: int) -> Json:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def _listener(port: int, network_filter: Json, tls: Json | None) -> Json:
-    chain: Json = {"filters": [network_filter]}
-    if tls is not None:
-        chain["transport_socket"] = tls
-    return {"name": f"on_{port}", "address": _address(port), "filter_chains": [chain]}
-
-
-def _http_listener(port: int, cluster: str, tls: Json | None) -> Json:
-    manager = {
-        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "http",
-        "codec_type": "HTTP1",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}],
-                }
-            ]
-        },
-        "http_filters": [
-            {
-                "name": "router",
-                "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
-            }
-        ],
-    }
-    return _listener(port, {"name": "http", "typed_config": manager}, tls)
-
-
-def _tcp_listener(port: int, cluster: str, tls: Json | None) -> Json:
-    relay = {
-        "@type": f"{_EXTENSIONS}.filters.network.tcp_proxy.v3.TcpProxy",
-        "stat_prefix": "tcp",
-        "cluster": cluster,
-    }
-    return _listener(port, {"name": "tcp", "typed_config": relay}, tls)
-
-
-def _cluster(name: str, port: int, tls: Json | None) -> Json:
-    endpoint = {"endpoint": {"address": _address(port)}}
-    cluster: Json = {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    if tls is not None:
-        cluster["transport_socket"] = tls
-    return cluster
-
-
-def _common_tls(site: Site, own: str, peer: str) -> Json:
-    home = site.identities / own
-    return {
-        "tls_params": {
-            "tls_minimum_protocol_version": "TLSv1_3",
-            "tls_maximum_protocol_version": "TLSv1_3",
-        },
-        "tls_certificates": [
-            {
-                "certificate_chain": {"filename": str(home / "chain.pem")},
-                "private_key": {"filename": str(home / "key.pem")},
-            }
-        ],
-        "validation_context": {
-            "trusted_ca": {"filename": str(site.identities / "trust.pem")},
-            "match_typed_subject_alt_names": [
-                {"san_type": "URI", "matcher": {"exact": spiffe_id(peer)}}
-            ],
-        },
-    }
-
-
-def _downstream_tls(site: Site, service: str) -> Json:
-    return {
-        "name": "tls",
-        "typed_config": {
-            "@type": f"{_TLS}.DownstreamTlsContext",
-            "common_tls_context": _common_tls(site, service, CALLER),
-            "require_client_certificate": True,
-            "disable_stateless_session_resumption": True,
-        },
-    }
-
-
-def _upstream_tls(site: Site, service: str) -> Json:
-    return {
-        "name": "tls",
-        "typed_config": {
-            "@type": f"{_TLS}.UpstreamTlsContext",
-            "common_tls_context": _common_tls(site, CALLER, service),
-            "sni": server_name(service),
-            "max_session_keys": 0,
-        },
-    }

@@ -1,23 +1,48 @@
-"""HAProxy: one thread, the leanest configuration that does the same work."""
+"""HAProxy: one thread, with as many of the features as version 2.6 has, or as lean as it goes."""
 
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchkit import probe
 from benchkit.contestants import (
+    ADDRESSES,
     CALLER,
     HTTP_SERVICE,
+    ROUTES,
+    ROUTING_HEADER,
     TCP_SERVICE,
+    Group,
     Pair,
+    Route,
     Site,
     server_name,
 )
-from benchkit.processes import Group, Process
+from benchkit.processes import Group as Processes
+from benchkit.processes import Process
+
+_FULL: Sequence[str] = (
+    "`nbthread 1`, `http-reuse always`, three `use_backend` rules, two random choices over two "
+    "endpoints, retries with redispatch, error observation as outlier detection, connection "
+    "limits, request id and trace context by `http-request set-header`, a `deny` rule on the "
+    "peer's common name for each request, Prometheus exporter",
+)
+_OMISSIONS: Sequence[str] = (
+    "2.6 cannot match a URI SAN: the peer is checked by the common name, which "
+    "`x-forwarded-client-cert` carries too",
+    "no retry budget; no latency histograms; no metrics by calling service",
+    "outlier detection needs a TCP health check, which it has instead of an ejection time",
+)
+_BARE: Sequence[str] = (
+    "`nbthread 1`, `http-reuse always`, no logging, no health checks, no statistics",
+    "the peer is checked by the common name of its certificate, once per connection: "
+    "HAProxy 2.6 cannot match a URI SAN",
+)
 
 _HEAD = """\
 global
   nbthread 1
-  maxconn 4096
+  maxconn 8192
   no log
   ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets
   ssl-default-server-options ssl-min-ver TLSv1.3 no-tls-tickets
@@ -31,7 +56,7 @@ defaults
   http-reuse always
 """
 
-_CLIENT = """\
+_BARE_CLIENT = """\
 frontend {http}_out
   bind 127.0.0.1:{ports.http_out}
   default_backend {http}
@@ -46,7 +71,7 @@ backend {tcp}
   server one 127.0.0.1:{ports.tcp_in} {tls} sni str({tcp_name}) verifyhost {tcp_name}
 """
 
-_SERVER = """\
+_BARE_SERVER = """\
 frontend {http}_in
   bind 127.0.0.1:{ports.http_in} ssl crt {pki}/{http}/both.pem {verify}
   tcp-request session reject unless {{ ssl_c_s_dn(CN) -m str {caller} }}
@@ -63,20 +88,84 @@ backend {tcp}
   server app 127.0.0.1:{app}
 """
 
+_FULL_CLIENT = """\
+  retries 2
+  retry-on conn-failure empty-response
+  option redispatch 1
+frontend stats
+  bind 127.0.0.1:{ports.client_admin}
+  http-request use-service prometheus-exporter
+frontend {http}_out
+  bind 127.0.0.1:{ports.http_out}
+  http-request set-header x-request-id %[uuid()] unless {{ req.hdr(x-request-id) -m found }}
+  http-request set-header traceparent \
+00-%[uuid(),regsub("-","",g)]-%[uuid(),regsub("-","",g),bytes(0,16)]-00 \
+unless {{ req.hdr(traceparent) -m found }}
+  http-request del-header x-forwarded-client-cert
+{rules}
+  default_backend {http}
+backend {http}
+  balance random(2)
+{http_servers}
+frontend {tcp}_out
+  mode tcp
+  bind 127.0.0.1:{ports.tcp_out}
+  default_backend {tcp}
+backend {tcp}
+  mode tcp
+  balance random(2)
+{tcp_servers}
+"""
+
+_FULL_SERVER = """\
+frontend stats
+  bind 127.0.0.1:{ports.server_admin}
+  http-request use-service prometheus-exporter
+frontend {http}_in
+  bind {http_binds} ssl crt {pki}/{http}/both.pem {verify}
+  http-request deny unless {{ ssl_c_s_dn(CN) -m str {caller} }}
+  http-request set-header x-forwarded-client-cert Subject=\\"/CN=%[ssl_c_s_dn(CN)]\\"
+  default_backend {http}
+backend {http}
+  server app 127.0.0.1:{app} maxconn 1024
+frontend {tcp}_in
+  mode tcp
+  bind {tcp_binds} ssl crt {pki}/{tcp}/both.pem {verify}
+  tcp-request session reject unless {{ ssl_c_s_dn(CN) -m str {caller} }}
+  default_backend {tcp}
+backend {tcp}
+  mode tcp
+  server app 127.0.0.1:{app}
+"""
+
 
 class HAProxy:
-    name = "haproxy"
-    features: Sequence[str] = (
-        "`nbthread 1`, `http-reuse always`, no logging, no health checks, no statistics",
-        "the peer is checked by the common name of its certificate, once per connection: "
-        "HAProxy 2.6 cannot match a URI SAN",
-    )
-
-    def __init__(self) -> None:
+    def __init__(self, group: Group = Group.FULL) -> None:
+        self.group = group
+        self._is_full = group is Group.FULL
+        self.name = "haproxy" if self._is_full else f"haproxy {group}"
+        self.phases = frozenset({"http", "latency", "tcp", "memory"} if self._is_full else {"http"})
+        self.features = _FULL if self._is_full else _BARE
+        self.omissions = _OMISSIONS if self._is_full else ()
         said = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True)
         self.version = said.stdout.split("version ", 1)[-1].split()[0]
 
-    def start(self, site: Site, group: Group) -> Pair:
+    def start(self, site: Site, processes: Processes) -> Pair:
+        server, client = self.configurations(site)
+        first = processes.add(_run(site, "haproxy-server", server))
+        probe.wait_listening(first, site.ports.http_in)
+        return Pair(server=first, client=processes.add(_run(site, "haproxy-client", client)))
+
+    def intruders(self, site: Site) -> Sequence[str]:
+        return probe.intruders(site)
+
+    def configurations(self, site: Site) -> tuple[str, str]:
+        """The server's text and the client's."""
+        trust = f"{site.identities}/trust.pem"
+        tls = (
+            f"ssl crt {site.identities}/{CALLER}/both.pem verify required ca-file {trust} "
+            "no-ssl-reuse"
+        )
         names = {
             "http": HTTP_SERVICE,
             "tcp": TCP_SERVICE,
@@ -86,14 +175,40 @@ class HAProxy:
             "ports": site.ports,
             "pki": site.identities,
             "app": site.backend_port,
-            "verify": f"ca-file {site.identities}/trust.pem verify required",
-            "tls": f"ssl crt {site.identities}/{CALLER}/both.pem verify required "
-            f"ca-file {site.identities}/trust.pem no-ssl-reuse",
+            "verify": f"ca-file {trust} verify required",
+            "tls": tls,
         }
-        return Pair(
-            server=group.add(_run(site, "haproxy-server", _HEAD + _SERVER.format(**names))),
-            client=group.add(_run(site, "haproxy-client", _HEAD + _CLIENT.format(**names))),
-        )
+        if not self._is_full:
+            return _HEAD + _BARE_SERVER.format(**names), _HEAD + _BARE_CLIENT.format(**names)
+        names |= {
+            "http_binds": ",".join(f"{one}:{site.ports.http_in}" for one in ADDRESSES),
+            "tcp_binds": ",".join(f"{one}:{site.ports.tcp_in}" for one in ADDRESSES),
+            "rules": "\n".join(_rule(route) for route in ROUTES),
+            "http_servers": _servers(HTTP_SERVICE, site.ports.http_in, tls, 7),
+            "tcp_servers": _servers(TCP_SERVICE, site.ports.tcp_in, tls, 4),
+        }
+        return _HEAD + _FULL_SERVER.format(**names), _HEAD + _FULL_CLIENT.format(**names)
+
+
+def _rule(route: Route) -> str:
+    """By whole segments of the path, as the others match."""
+    path = f"{{ path {route.path_prefix} }}", f"{{ path_beg {route.path_prefix}/ }}"
+    header = ""
+    if route.header_exact:
+        header = f" {{ req.hdr({ROUTING_HEADER}) -m str {route.header_exact} }}"
+    elif route.header_prefix:
+        header = f" {{ req.hdr({ROUTING_HEADER}) -m beg {route.header_prefix} }}"
+    return f"  use_backend {HTTP_SERVICE} if {path[0]}{header} || {path[1]}{header}"
+
+
+def _servers(service: str, port: int, tls: str, layer: int) -> str:
+    name = server_name(service)
+    watched = f"check inter 10s observe layer{layer} error-limit 5 on-error mark-down"
+    return "\n".join(
+        f"  server at{number} {address}:{port} {tls} sni str({name}) verifyhost {name} "
+        f"maxconn 1024 {watched}"
+        for number, address in enumerate(ADDRESSES)
+    )
 
 
 def _run(site: Site, name: str, text: str) -> Process:

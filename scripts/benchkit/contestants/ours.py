@@ -4,84 +4,168 @@ The registry that it registers with and watches runs too, on the load core, and 
 Consul's agent is not part of a proxy.
 """
 
+import base64
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchkit import probe, registry
 from benchkit.contestants import (
+    ADDRESSES,
     CALLER,
     HTTP_SERVICE,
+    ROUTES,
+    ROUTING_HEADER,
     TCP_SERVICE,
     TRUST_DOMAIN,
+    Group,
     Pair,
     Site,
 )
-from benchkit.processes import Group, Process
+from benchkit.processes import Failed, Process
+from benchkit.processes import Group as Processes
 
 # A document of proxy/model/settings.py; it goes no further than the JSON encoder.
 Json = dict[str, Any]
 
+Keys = Mapping[str, bytes]
+"""What is published: registry keys and their values."""
+
+_POLICIES = Path(__file__).parents[1] / "policies.py"
+_SERVER_HOST, _SECOND_HOST, _CLIENT_HOST = "b", "c", "a"
+_MAKING_S = 60
+
 
 class Ours:
-    name = "meshctl"
-    features: Sequence[str] = (
-        "everything that the first release does is on: registry watches and TTL checks, active "
-        "health check of the application, metrics, request and idle timeouts, admin listener",
-        "the peer is checked by its URI SAN, once per connection",
-    )
-
-    def __init__(self, *, host_python: Path, operator_python: Path, version: str) -> None:
+    def __init__(
+        self,
+        *,
+        host_python: Path,
+        operator_python: Path,
+        version: str,
+        group: Group = Group.FULL,
+    ) -> None:
         """``host_python`` has the host extra only; ``operator_python`` runs the registry."""
         self._host_python = host_python
         self._operator_python = operator_python
+        self._is_full = group is Group.FULL
         self.version = version
+        self.group = group
+        self.name = "meshctl" if self._is_full else f"meshctl {group}"
+        self.phases = frozenset({"http", "latency", "tcp", "memory"} if self._is_full else {"http"})
+        self.features: Sequence[str] = (
+            (
+                "as deployed; nothing can be turned off: registry watches and TTL checks, health "
+                "check of the application, the routes by a published policy, peak EWMA over two "
+                "endpoints, retries with budget, limits, outlier detection, request id, "
+                "`x-forwarded-client-cert`, the caller's SPIFFE ID checked against who is allowed, "
+                "metrics with histograms by caller and code, timeouts, admin listener",
+            )
+            if self._is_full
+            else ("the same without a policy and with one endpoint",)
+        )
+        self.omissions: Sequence[str] = ()
 
-    def start(self, site: Site, group: Group) -> Pair:
-        registry = ["-m", "meshctl.registry", "--port", str(site.ports.registry)]
-        group.add(
+    def start(self, site: Site, processes: Processes) -> Pair:
+        policy = self.policies(site, generations=[1])[0] if self._is_full else None
+        return self.start_with(site, processes, policy=policy)
+
+    def start_with(
+        self,
+        site: Site,
+        processes: Processes,
+        *,
+        policy: Keys | None,
+        upstreams: Mapping[str, int] | None = None,
+        registered: Iterable[Json] = (),
+    ) -> Pair:
+        """``upstreams``: further services of the client, each with its loopback port.
+        ``registered``: further services of other hosts."""
+        self._start_registry(site, processes)
+        registry.register(site.ports.registry, *registered)
+        if policy is not None:
+            registry.publish(site.ports.registry, policy)
+        server = processes.add(self._run(site, "meshctl-server", self._server(site)))
+        probe.wait_listening(server, site.ports.http_in)
+        if self._is_full:
+            second = (second_endpoint(service, site) for service in (HTTP_SERVICE, TCP_SERVICE))
+            registry.register(site.ports.registry, *second)
+        client = self._run(site, "meshctl-client", self._client(site, upstreams or {}))
+        return Pair(server=server, client=processes.add(client))
+
+    def intruders(self, site: Site) -> Sequence[str]:
+        return probe.intruders(site, tcp_port=site.ports.http_in)
+
+    def policies(
+        self, site: Site, *, generations: Sequence[int], others: Sequence[str] = ()
+    ) -> list[Keys]:
+        """Snapshots with ``ROUTES`` for the HTTP service, and routes for ``others``."""
+        request = {
+            "trust_domain": TRUST_DOMAIN,
+            "generations": list(generations),
+            "service": HTTP_SERVICE,
+            "header": ROUTING_HEADER,
+            "routes": [asdict(route) for route in ROUTES],
+            "others": list(others),
+        }
+        path = site.directory / "policies.json"
+        made = subprocess.run(
+            [str(self._operator_python), "-I", str(_POLICIES), str(path)],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=_MAKING_S,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise Failed(f"the policy could not be made: {made.stderr.strip()}")
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return [{key: base64.b64decode(value) for key, value in keys.items()} for keys in read]
+
+    def _start_registry(self, site: Site, processes: Processes) -> None:
+        command = ["-m", "meshctl.registry", "--port", str(site.ports.registry)]
+        process = processes.add(
             Process(
                 "registry",
-                [str(self._operator_python), *registry],
+                [str(self._operator_python), *command],
                 core=site.load_core,
                 log=site.directory / "registry.log",
                 environment=_environment(),
             )
         )
-        server = _settings(
+        registry.wait_ready(site.ports.registry, process)
+
+    def _server(self, site: Site) -> Json:
+        # On every address of the machine, as on a real host; here those of ADDRESSES are used.
+        inbound = {"host": "0.0.0.0", "port": site.ports.http_in}
+        return _settings(
             site,
-            host="b",
+            host=_SERVER_HOST,
             admin=site.ports.server_admin,
-            inbound=site.ports.http_in,
+            inbound=inbound if self._is_full else _address(site.ports.http_in),
             workloads=[
                 _workload(site, HTTP_SERVICE, "http", allow=[CALLER]),
                 _workload(site, TCP_SERVICE, "tcp", allow=[CALLER]),
             ],
         )
-        client = _settings(
+
+    def _client(self, site: Site, upstreams: Mapping[str, int]) -> Json:
+        called = [
+            _upstream(HTTP_SERVICE, "http", site.ports.http_out),
+            _upstream(TCP_SERVICE, "tcp", site.ports.tcp_out),
+            *(_upstream(service, "http", port) for service, port in upstreams.items()),
+        ]
+        return _settings(
             site,
-            host="a",
+            host=_CLIENT_HOST,
             admin=site.ports.client_admin,
-            inbound=site.ports.client_inbound,
-            workloads=[
-                _workload(
-                    site,
-                    CALLER,
-                    "http",
-                    allow=[],
-                    upstreams=[
-                        _upstream(HTTP_SERVICE, "http", site.ports.http_out),
-                        _upstream(TCP_SERVICE, "tcp", site.ports.tcp_out),
-                    ],
-                )
-            ],
-        )
-        return Pair(
-            server=group.add(self._run(site, "meshctl-server", server)),
-            client=group.add(self._run(site, "meshctl-client", client)),
+            inbound=_address(site.ports.client_inbound),
+            workloads=[_workload(site, CALLER, "http", allow=[], upstreams=called)],
         )
 
     def _run(self, site: Site, name: str, settings: Json) -> Process:
@@ -110,22 +194,43 @@ def version_of(python: Path, revision: str) -> str:
     return f"{said.stdout.strip()} ({revision})"
 
 
+def second_endpoint(service: str, site: Site) -> Json:
+    """The server sidecar once more, under its second address, as a service of another host."""
+    return endpoint(service, _SECOND_HOST, ADDRESSES[1], site.ports.http_in)
+
+
+def endpoint(service: str, host: str, address: str, port: int) -> Json:
+    """A registration in the form of proxy/model/registration.py, without a check: healthy."""
+    return {
+        "ID": f"mesh-{service}-{host}",
+        "Name": f"mesh-{service}",
+        "Address": address,
+        "Port": port,
+        "Meta": {
+            "mesh": "1",
+            "mesh-trust-domain": TRUST_DOMAIN,
+            "mesh-host": host,
+            "mesh-version": "1",
+        },
+    }
+
+
 def _environment() -> dict[str, str]:
     """Nothing of the caller's Python settings reaches the proxy, nor a notify socket."""
     return {key: os.environ[key] for key in ("PATH", "LANG", "TZ") if key in os.environ}
 
 
 def _settings(
-    site: Site, *, host: str, admin: int, inbound: int, workloads: Sequence[Json]
+    site: Site, *, host: str, admin: int, inbound: Json, workloads: Sequence[Json]
 ) -> Json:
     return {
         "host": host,
         "trust_domain": TRUST_DOMAIN,
-        "advertise": "127.0.0.1",
+        "advertise": ADDRESSES[0],
         "release": "bench",
         "config": "bench",
         "admin": _address(admin),
-        "inbound": _address(inbound),
+        "inbound": inbound,
         "consul": {"url": f"http://127.0.0.1:{site.ports.registry}"},
         "state_dir": str(site.directory / f"state-{host}"),
         "trust_bundle": str(site.identities / "trust.pem"),
@@ -158,7 +263,7 @@ def _upstream(service: str, protocol: str, port: int) -> Json:
 
 
 def _address(port: int) -> Json:
-    return {"host": "127.0.0.1", "port": port}
+    return {"host": ADDRESSES[0], "port": port}
 
 
 def _install(made: Path, state: Path, service: str) -> None:

@@ -103,6 +103,10 @@ async def test_an_outlier_is_ejected_and_returns_after_a_probe(grid: Any, failur
     seen = await grid.count(client, 30)
     assert sum(seen.values()) - seen["a1"] - seen["a2"] == 3
     assert grid.metric("near", "mesh_ejections_total", destination_service="api") == 1
+    described = {each.host: each for each in grid.cluster("api").describe().endpoints}
+    assert described["bad"].state == "ejected"
+    assert 0 < described["bad"].ejected_for_s <= 1.3
+    assert described["a1"].state == "available"
     bad.script = None
     bad.answer = lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
 

@@ -283,3 +283,49 @@ async def grid_until(condition: Any) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def greeting(grid: Any, caller: str = "web") -> bytes:
+    client = await grid.connect("db", caller)
+    async with asyncio.timeout(5):
+        data: bytes = await client.reader.read(10)
+    return data
+
+
+def greets(text: bytes) -> Any:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text)
+        await reader.read()
+
+    return script
+
+
+async def test_a_tcp_service_is_split_and_routed_by_source(grid: Any) -> None:
+    for host, version in (("v1", "1"), ("v2", "2")):
+        app = await grid.serve("db", host, version=version)
+        app.script = greets(host.encode())
+    grid.policy["db"] = ServicePolicy(
+        subsets=SUBSETS,
+        routes=(
+            Route(name="mine", match=Match(sources=("other",)), to=TO_V2),  # type: ignore[arg-type]
+            Route(
+                name="split",
+                to=(Destination(subset="v1", weight=50), Destination(subset="v2", weight=50)),
+            ),
+        ),
+    )
+    grid.apply()
+    assert {await greeting(grid, "other") for _ in range(5)} == {b"v2"}
+    seen = [await greeting(grid) for _ in range(40)]
+    assert min(seen.count(b"v1"), seen.count(b"v2")) >= 5
+
+
+async def test_tcp_sessions_of_one_client_stay_together_by_hash(grid: Any) -> None:
+    for host in ("d1", "d2", "d3"):
+        app = await grid.serve("db", host)
+        app.script = greets(host.encode())
+    grid.policy["db"] = ServicePolicy(
+        balancing=Balancing(algorithm="maglev", hash_on=HashOn(source=True))
+    )
+    grid.apply()
+    assert len({await greeting(grid) for _ in range(6)}) == 1

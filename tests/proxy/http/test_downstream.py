@@ -243,6 +243,45 @@ async def test_a_body_that_does_not_come_is_refused(
     assert refusals(mesh, "timeout")
 
 
+async def test_a_small_body_reaches_nobody_before_it_is_whole(mesh: Any) -> None:
+    client = await mesh.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\n\r\nabc")
+    other = await mesh.connect()
+    assert (await other.get("/other")).status == 200  # the first bytes above were read before it
+    assert not mesh.planes["near"].requests_in_flight
+    client.send(b"def")
+    client.send(b"ghi" + GET)
+    assert (await client.response()).status == 200
+    assert (await client.response()).status == 200
+    assert [(each.target, each.body) for each in mesh.api.requests] == [
+        ("/other", b""),
+        ("/", b"abcdefghi"),
+        ("/", b""),
+    ]
+
+
+async def test_a_small_body_that_does_not_come_holds_nobody(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.2)
+    client = await mesh.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\n\r\nabc")
+    assert (await client.response()).status == 408
+    assert await client.is_closed()
+    assert mesh.api.connections == 0
+    assert mesh.metric("near", "istio_requests_total", response_code="408") == 1
+
+
+async def test_a_client_that_leaves_within_a_small_body_is_counted_once(mesh: Any) -> None:
+    client = await mesh.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\n\r\nabc")
+    await mesh.until(lambda: mesh.planes["near"].open_connections)
+    client.close()
+    await mesh.until(lambda: not mesh.planes["near"].open_connections)
+    assert mesh.metric("near", "istio_requests_total", response_flags="DC") == 1
+    assert mesh.api.connections == 0
+
+
 async def test_a_body_that_came_fast_has_earned_a_pause(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,23 +1,26 @@
 import socket
 from typing import Any
 
-from proxy.http.pace import untaken_bytes
+from proxy.http.pace import acked_bytes
 
 
 class _Output:
-    def __init__(self, unsent: int, sock: socket.socket | None) -> None:
-        self._unsent, self._sock = unsent, sock
+    def __init__(self, sock: socket.socket | None, unsent: int = 0) -> None:
+        self.unsent, self._sock = unsent, sock
 
     def get_write_buffer_size(self) -> int:
-        return self._unsent
+        return self.unsent
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         assert name == "socket"
         return default if self._sock is None else self._sock
 
 
-def test_what_the_kernel_holds_counts_until_the_peer_has_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def test_what_the_peers_kernel_has_is_counted_and_what_ours_has_is_not() -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
     with ours, theirs:
@@ -28,17 +31,19 @@ def test_what_the_kernel_holds_counts_until_the_peer_has_it() -> None:
                 sent += ours.send(bytes(65536))
         except BlockingIOError:
             pass
-        before = untaken_bytes(_Output(1000, ours))
-        assert 1000 < before <= 1000 + sent
-        assert untaken_bytes(_Output(0, ours)) == 0  # nothing waits for it
+        at_first = acked_bytes(_Output(ours))
+        assert at_first < 65536 < sent
         taken = 0
         while taken < sent:
             taken += len(theirs.recv(1 << 20))
-        assert untaken_bytes(_Output(1000, ours)) < before
+        assert at_first + 65536 < acked_bytes(_Output(ours)) <= sent + 2  # SYN and FIN count
 
 
-def test_without_a_socket_the_buffer_is_all_there_is() -> None:
-    assert untaken_bytes(_Output(1000, None)) == 1000
+def test_without_the_kernels_help_the_buffers_shrinking_is_what_was_taken() -> None:
     closed = socket.socket()
     closed.close()
-    assert untaken_bytes(_Output(1000, closed)) == 1000
+    for sock in (None, closed):
+        output = _Output(sock, 5000)
+        before = acked_bytes(output)
+        output.unsent = 2000
+        assert acked_bytes(output) - before == 3000

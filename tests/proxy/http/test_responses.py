@@ -272,7 +272,10 @@ def test_what_is_accepted_llhttp_reads_the_same_and_the_cuts_do_not_matter(
     is_until_close = found.end == "waits" and not any(
         name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields
     )
-    assert judge.feed(wire) or judge.is_complete  # what is too much behind it is not its business
+    if not judge.feed(wire) and not judge.is_complete:  # what is behind it is not its business
+        assert found.end == "waits"  # for the end of a line that llhttp has refused already
+        assert judge.body.startswith(found.body)
+        return
     assert judge.status == found.status
     assert judge.body == found.body
     assert judge.is_complete == (found.end != "waits")

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from proxy.model.names import ServiceName
 from proxy.model.policy import Timeouts
 from proxy.model.resilience import Limits
@@ -23,6 +25,7 @@ async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     await reader.read()
 
 
+@pytest.mark.parametrize("mesh", ["http1"], indirect=True)
 async def test_above_the_limit_of_connections_a_request_waits_for_one(mesh: Any) -> None:
     mesh.limits = Limits(connections=2)
     mesh.route("far")
@@ -46,6 +49,7 @@ async def test_above_the_limit_of_connections_a_request_waits_for_one(mesh: Any)
     assert cluster(mesh).breaker.requests == 0
 
 
+@pytest.mark.parametrize("mesh", ["http1"], indirect=True)
 async def test_above_the_limit_of_waiting_requests_one_is_refused_at_once(mesh: Any) -> None:
     mesh.limits = Limits(connections=1, pending=1)
     mesh.route("far")

@@ -64,6 +64,7 @@ def report(upstream: Upstream, outbound: Address | None) -> Report:
         "registrar": SimpleNamespace(error="", is_announced=True),
         "checkers": {ServiceName("web"): SimpleNamespace(health=health)},
         "workers": SimpleNamespace(status=()),
+        "clusters": tuple,
         "state": lambda: "ready",
         "generation": lambda: 1,
         "identities": dict,

@@ -1,0 +1,84 @@
+"""Many requests on one connection between two proxies: the frames (docs/decisions/0009).
+
+::
+
+    length of the payload: 4 bytes | stream: 4 bytes | kind: 1 byte | payload
+
+A stream is one request and its response. A head is the text of an HTTP/1.1 head, so that there is
+one parser and one idea of what is valid; where a body ends is said by the frames alone. A sender
+may have ``WINDOW_BYTES`` of body in flight per stream, and more as the receiver says so.
+"""
+
+import struct
+from typing import Final
+
+from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
+
+ALPN: Final = "mesh/1"
+
+HEAD: Final = 1
+"""2 bytes: length of the head; the head with its empty line; then data."""
+HEAD_END: Final = 2
+"""The same, and the message is complete."""
+DATA: Final = 3
+DATA_END: Final = 4
+TRAILERS_END: Final = 5
+"""Lines, each with its line ending."""
+RESET: Final = 6
+"""The stream is over, whatever was sent."""
+CREDIT: Final = 7
+"""4 bytes: how much more body may be sent."""
+INTERIM: Final = 8
+"""A head 1xx."""
+GOAWAY: Final = 9
+"""No new streams, please; those that are there go on."""
+
+WINDOW_BYTES: Final = 64 * 1024
+"""HTTP/2's default. What a reader that stands still costs, per stream."""
+MAX_STREAMS: Final = 256
+"""Opened by a client on one connection; then it makes another one."""
+MOST_STREAMS: Final = 1024
+"""Accepted by a server on one connection."""
+MAX_PAYLOAD: Final = 2 + MAX_HEAD_BYTES + 4 + WINDOW_BYTES
+
+_HEADER = struct.Struct(">IIB")
+_HEADER_HEAD = struct.Struct(">IIBH")
+_U32 = struct.Struct(">I")
+_U16 = struct.Struct(">H")
+HEADER_BYTES: Final = _HEADER.size
+
+unpack_header = _HEADER.unpack_from
+
+
+def head_frame(stream: int, head: bytes, data: bytes, is_end: bool) -> bytes:
+    """``head`` with its empty line."""
+    size = len(head)
+    if size > MAX_HEAD_BYTES + 4:
+        raise ProtocolError("too_large", "the head exceeds 60 KiB")
+    kind = HEAD_END if is_end else HEAD
+    return _HEADER_HEAD.pack(2 + size + len(data), stream, kind, size) + head + data
+
+
+def split_head(payload: bytes) -> tuple[bytes, bytes]:
+    """The head without its empty line, and the data behind it."""
+    if len(payload) < 6:
+        raise ProtocolError("frame", "a head's frame is too short")
+    end = 2 + _U16.unpack_from(payload)[0]
+    if end > len(payload) or payload[end - 4 : end] != b"\r\n\r\n":
+        raise ProtocolError("frame", "a head does not end where its frame says")
+    return payload[2 : end - 4], payload[end:]
+
+
+def frame(stream: int, kind: int, payload: bytes = b"") -> bytes:
+    return _HEADER.pack(len(payload), stream, kind) + payload
+
+
+def credit_frame(stream: int, size: int) -> bytes:
+    return _HEADER.pack(4, stream, CREDIT) + _U32.pack(size)
+
+
+def credit_of(payload: bytes) -> int:
+    if len(payload) != 4:
+        raise ProtocolError("frame", "a credit is not four bytes")
+    size: int = _U32.unpack(payload)[0]
+    return size

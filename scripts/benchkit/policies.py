@@ -1,0 +1,82 @@
+"""Makes a policy snapshot as ``meshctl apply`` would publish it.
+
+Run as a program (``python policies.py OUT``, a request as JSON on standard input) by the
+interpreter that has this project installed; the rest of the benchmark needs nothing but the
+standard library. Written to OUT: for each generation, a JSON object of registry keys and their
+values in base64.
+"""
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from proxy.model.names import parse_service, parse_trust_domain
+from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot
+from proxy.model.registration import SNAPSHOT_KEY
+from proxy.model.routing import HeaderChanges, Match, PathMatch, TextMatch
+from proxy.model.snapshot import pack
+
+ROUTES_PER_SERVICE = 5
+
+
+def make(request: dict[str, Any], generation: int) -> dict[str, bytes]:
+    """``trust_domain``, ``service`` with its ``routes`` and, beside it, ``others``:
+    names of services that get ``ROUTES_PER_SERVICE`` routes each."""
+    service = ServicePolicy(
+        routes=tuple(
+            Route(
+                name=route["name"],
+                match=Match(
+                    path=PathMatch(prefix=route["path_prefix"]),
+                    headers=_header(request["header"], route),
+                ),
+            )
+            for route in request["routes"]
+        )
+    )
+    services = {parse_service(request["service"]): service} if request["routes"] else {}
+    for name in request["others"]:
+        services[parse_service(name)] = _other(name, generation)
+    snapshot = Snapshot(
+        generation=generation,
+        trust_domain=parse_trust_domain(request["trust_domain"]),
+        policy=Policy(services=services),
+    )
+    return {SNAPSHOT_KEY: pack(snapshot)}
+
+
+def _header(name: str, route: dict[str, str]) -> dict[str, TextMatch]:
+    if route["header_exact"]:
+        return {name: TextMatch(exact=route["header_exact"])}
+    if route["header_prefix"]:
+        return {name: TextMatch(prefix=route["header_prefix"])}
+    return {}
+
+
+def _other(name: str, generation: int) -> ServicePolicy:
+    """No two routes are alike, and each generation differs in each service."""
+    return ServicePolicy(
+        routes=tuple(
+            Route(
+                name=f"{name}-{number}",
+                match=Match(
+                    path=PathMatch(prefix=f"/{name}/v{number}"),
+                    methods=("GET", "POST"),
+                    headers={"x-variant": TextMatch(exact=f"{name}-{number}")},
+                ),
+                request_headers=HeaderChanges(set={"x-generation": str(generation)}),
+            )
+            for number in range(ROUTES_PER_SERVICE)
+        )
+    )
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    encoded = [
+        {key: base64.b64encode(value).decode() for key, value in make(asked, generation).items()}
+        for generation in asked["generations"]
+    ]
+    Path(sys.argv[1]).write_text(json.dumps(encoded), encoding="utf-8")

@@ -1,0 +1,42 @@
+"""The acts, in their order. Each module is one: its ``CLAIM``, and ``show``, which raises ActFailed
+where that does not hold."""
+
+from collections.abc import Callable
+
+from demokit.acts import (
+    at_a_glance,
+    balancing,
+    by_host,
+    canary,
+    crash,
+    crossing,
+    ejection,
+    first_deploy,
+    no_plaintext,
+    rate_limit,
+    retries,
+    rotation,
+    second_deploy,
+    tcp,
+)
+from demokit.scene import Scene
+
+ACTS: tuple[tuple[str, Callable[[Scene], None]], ...] = tuple(
+    (act.CLAIM, act.show)
+    for act in (
+        first_deploy,
+        crossing,
+        no_plaintext,
+        by_host,
+        balancing,
+        tcp,
+        crash,
+        rotation,
+        canary,
+        retries,
+        ejection,
+        rate_limit,
+        at_a_glance,
+        second_deploy,
+    )
+)
