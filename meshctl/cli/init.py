@@ -164,7 +164,7 @@ def _show(done: Initialised, now: datetime) -> None:
     notes = {
         f"{NAME}/": f"state and CA, keys {secrecy}: keep a backup, keep it to yourself",
         "inventory.yaml": "the hosts and what runs on them: edit this",
-        "mesh.yaml": "traffic policy: timeouts and the like",
+        "mesh.yaml": "traffic policy: routes, retries, limits",
         ".gitignore": "keeps the state out of version control",
     }
     for name in (*done.made, *done.kept):

@@ -52,7 +52,7 @@ _METHODS = frozenset(
     b"REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
 )
 """What llhttp knows. What is left of a body that was read too short makes a method too: `xGET`
-(docs/decisions/0009)."""
+(docs/decisions/0010)."""
 
 _STARTS_KEPT = 1024
 _START_BYTES = 256
@@ -60,12 +60,14 @@ _starts: dict[bytes, tuple[bytes, bytes, bytes | None, bool]] = {}
 _statuses: dict[bytes, tuple[int, bytes, bool]] = {}
 
 _requests: "Blocks[RequestHead]" = Blocks()
-"""By all lines after the first, without ``_IDS``; none is secret, or different in each request."""
+"""By the lines after the first that are neither secret nor different in each request."""
 _responses: "Blocks[ResponseHead]" = Blocks()
 """By the whole head."""
 _measured: "Blocks[ResponseHead]" = Blocks()
 """By the whole head without its content-length: what they hold for any."""
 
+_FLEETING_FIELDS = 32
+"""Together with what is remembered, no more than ``MAX_FIELDS``."""
 _IDS = re.compile(rb"\r\n(x-request-id: [!-~]{1,200})\r\n(traceparent: [0-9a-f-]{1,200})")
 
 
@@ -74,6 +76,7 @@ class RequestHead:
 
     __slots__ = (
         "authority",
+        "fleeting",
         "has_request_id",
         "has_trace",
         "is_expecting",
@@ -99,6 +102,8 @@ class RequestHead:
         """Of the body, in bytes; or CHUNKED."""
         self.lines: list[bytes] = []
         """Canonical, end to end, without host and transfer-encoding."""
+        self.fleeting = 0
+        """How many of the lines, at the end, are secret or different in each request."""
         self.has_request_id = False
         self.has_trace = False
         """Carries a W3C ``traceparent``."""
@@ -118,6 +123,7 @@ class RequestHead:
         head.is_keep_alive = self.is_keep_alive
         head.length = self.length
         head.lines = self.lines[:]
+        head.fleeting = 0
         head.has_request_id = self.has_request_id
         head.has_trace = self.has_trace
         head.timeout_ms = self.timeout_ms
@@ -175,19 +181,44 @@ def parse_request(block: bytes) -> RequestHead:
     fields = b"" if end < 0 else block[end:]
     start = _starts.get(line) or _parse_request_line(line)
     # A peer's proxy puts last what is different in each request: the rest may be known.
-    cut = fields.rfind(b"\r\nx-request-id: ")
-    ids = _IDS.fullmatch(fields, cut) if cut >= 0 else None
-    if ids is not None:
+    cut = fields.find(b"\r\nx-request-id: ")
+    fleeting = _parse_fleeting(fields, cut) if cut >= 0 else None
+    if fleeting is not None:
         fields = fields[:cut]
     known = _requests.get(fields)
     if known is not None and start[2] is None and not start[3]:
         head = known.with_start(start[0], start[1])
     else:
-        head = _parse_request_fields(start, fields, MAX_FIELDS if ids is None else MAX_FIELDS - 2)
-    if ids is not None:
-        head.lines += ids.groups()
+        most = MAX_FIELDS if fleeting is None else MAX_FIELDS - len(fleeting)
+        head = _parse_request_fields(start, fields, most)
+    if fleeting is not None:
+        head.lines += fleeting
+        head.fleeting += len(fleeting)
         head.has_request_id = head.has_trace = True
     return head
+
+
+def _parse_fleeting(fields: bytes, at: int) -> tuple[bytes, ...] | None:
+    """The lines from ``at`` on, if they are ids and others that mean nothing to a proxy."""
+    ids = _IDS.match(fields, at)
+    if ids is None:
+        return None
+    end = ids.end()
+    if end == len(fields):
+        return ids.groups()
+    raw_lines = fields[end:].split(b"\r\n")
+    if raw_lines[0] or len(raw_lines) > _FLEETING_FIELDS - 1:
+        return None
+    others: list[bytes] = []
+    for raw in raw_lines[1:]:
+        try:
+            field = memo_get(raw) or parse_field(raw)
+        except ProtocolError:
+            return None  # the whole is refused, for its first fault
+        if isinstance(field, Special):
+            return None
+        others.append(field)
+    return (*ids.groups(), *others)
 
 
 def _parse_request_fields(
@@ -199,7 +230,8 @@ def _parse_request_fields(
         raise ProtocolError("too_large", "more than 100 header fields")
     head = RequestHead(*start)
     is_kept = start[2] is None and not start[3]
-    last: list[bytes] = []
+    ids: list[bytes] = []
+    others: list[bytes] = []
     is_old = head.is_old
     lines = head.lines
     append = lines.append
@@ -212,7 +244,11 @@ def _parse_request_fields(
         field = memo_get(raw)
         if field is None:
             field = parse_field(raw)
-            is_kept = is_kept and not is_fleeting(field)
+            if is_fleeting(field):
+                is_kept = False
+                if isinstance(field, bytes):
+                    others.append(field)
+                    continue
         if field.__class__ is bytes:
             append(field)
             continue
@@ -228,10 +264,10 @@ def _parse_request_fields(
             connection = connection + b"," + field.value if connection else field.value
         elif kind == REQUEST_ID:
             head.has_request_id = True
-            last.insert(0, field.line)
+            ids.insert(0, field.line)
         elif kind == TRACE:
             head.has_trace = True
-            last.append(field.line)
+            ids.append(field.line)
         elif kind == DEADLINE:
             head.timeout_ms = field.value
         elif kind == LENGTH:
@@ -257,9 +293,13 @@ def _parse_request_fields(
         raise ProtocolError("host", "the host field is not a host")
     if length is not None or encoding is not None:
         head.length = _framing(length, encoding, is_old)
+    if ids or others:
+        lines += ids
+        lines += others
+        head.fleeting = len(ids) + len(others)
     if connection:
         _apply_connection(head, connection.lower(), is_old)
-    head.lines += last
+    is_kept = is_kept and len(raw_lines) <= MAX_FIELDS - _FLEETING_FIELDS
     if is_kept and _requests.is_due(fields):
         _requests.keep(fields, head.with_start(b"", b""))
     return head

@@ -201,14 +201,8 @@ class OutboundService:
             self._tighten(exchange)
         elif rule.deadline_line:
             head.lines.insert(0, rule.deadline_line)
-        if not head.has_request_id:
+        if not (head.has_request_id and head.has_trace):
             _identify(head)
-        elif not head.has_trace:
-            number = _getrandbits(192)
-            head.has_trace = True
-            head.lines.append(
-                b"traceparent: 00-%032x-%016x-00" % (number >> 64, number & 0xFFFFFFFFFFFFFFFF)
-            )
         if self._ledger.is_out_of_memory:
             exchange.refuse(Flag.OVERLOAD, "out of memory")
             return
@@ -442,20 +436,24 @@ class Shed:
 
 
 def _identify(head: RequestHead) -> None:
-    """The ids come last, in this order: there the peer's parser looks for what always differs."""
+    """The ids go behind what is the same in each request: there the peer's parser looks for them,
+    in this order."""
     number = _getrandbits(192)
     identifier = b"%032x" % (number >> 64)
-    head.has_request_id = True
     lines = head.lines
-    if head.has_trace:
-        lines.insert(-1, b"x-request-id: " + identifier)
-        return
-    # W3C Trace Context: the same number, so that one finds the other; not sampled.
-    head.has_trace = True
-    lines += (
-        b"x-request-id: " + identifier,
-        b"traceparent: 00-%b-%016x-00" % (identifier, number & 0xFFFFFFFFFFFFFFFF),
-    )
+    at = len(lines) - head.fleeting
+    if not head.has_trace:
+        head.has_trace = True
+        # W3C Trace Context: the same number, so that one finds the other; not sampled.
+        line = b"traceparent: 00-%b-%016x-00" % (identifier, number & 0xFFFFFFFFFFFFFFFF)
+        if head.has_request_id:
+            lines.insert(at + 1, line)
+            return
+        head.has_request_id = True
+        lines[at:at] = (b"x-request-id: " + identifier, line)
+    else:
+        head.has_request_id = True
+        lines.insert(at, b"x-request-id: " + identifier)
 
 
 def _serve(exchange: Exchange, pool: EndpointPool, is_fresh: bool) -> None:

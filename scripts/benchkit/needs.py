@@ -4,6 +4,7 @@ Debian packages only if a program is missing and we are root; Python packages in
 environments of the benchmark's own, below the user's cache directory.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -164,17 +165,29 @@ def _peers(say: Say, cache: Path) -> Path:
 
 def _environment(say: Say, cache: Path, name: str, requirements: Sequence[str]) -> Path:
     """The interpreter of a virtual environment that has ``requirements``."""
-    wanted = "\n".join([sys.version, *sorted(requirements)])
+    base = _interpreter()
+    version = subprocess.run([base, "-VV"], capture_output=True, text=True, check=True).stdout
+    wanted = "\n".join([base, version, *sorted(requirements)])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     home = cache / f"{name}-{key}"
     python, complete = home / "bin" / "python", home / ".complete"
     if not complete.exists():
         say(f"installing into {home}: {', '.join(requirements)}")
         shutil.rmtree(home, ignore_errors=True)
-        _call([sys.executable, "-m", "venv", str(home)])
+        _call([base, "-m", "venv", str(home)])
         _call([*_pip(python), *requirements])
         complete.touch()
     return python
+
+
+def _interpreter() -> str:
+    """The distribution's Python, which hosts run (and which is built with all optimisations)."""
+    check = "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))"
+    system = "/usr/bin/python3"
+    with contextlib.suppress(OSError):
+        if subprocess.run([system, "-c", check], capture_output=True, check=False).returncode == 0:
+            return system
+    return sys.executable
 
 
 def _pip(python: Path) -> list[str]:

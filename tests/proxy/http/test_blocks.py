@@ -165,11 +165,59 @@ def test_what_differs_in_each_request_does_not_keep_the_rest_from_being_known() 
     assert len(head._requests) == 1
 
 
-def test_the_ids_of_a_request_go_last_wherever_they_were() -> None:
+IDS = b"x-request-id: 1\r\ntraceparent: 00-a-b-00"
+
+
+def test_what_differs_goes_last_wherever_it_was() -> None:
     made = parse_request(
-        b"GET / HTTP/1.1\r\nTraceparent: 00-a-b-00\r\nX-Request-Id: 1\r\nHost: api\r\nAccept: */*"
+        b"GET / HTTP/1.1\r\nCookie: a=b\r\nTraceparent: 00-a-b-00\r\nCookie: c=d\r\n"
+        b"X-Request-Id: 1\r\nHost: api\r\nAccept: */*"
     )
-    assert made.lines == [b"accept: */*", b"x-request-id: 1", b"traceparent: 00-a-b-00"]
+    last = [*IDS.split(b"\r\n"), b"cookie: a=b", b"cookie: c=d"]
+    assert made.lines == [b"accept: */*", *last]
+    assert made.fleeting == len(last)
+
+
+def test_secrets_behind_the_ids_do_not_keep_the_rest_from_being_known() -> None:
+    for number in range(4):
+        made = parse_request(
+            b"GET / HTTP/1.1\r\nHost: api\r\nAccept: */*\r\n%b\r\nCookie: %d" % (IDS, number)
+        )
+        assert made.lines == [b"accept: */*", *IDS.split(b"\r\n"), b"cookie: %d" % number]
+        assert made.fleeting == 3
+    assert len(head._requests) == 1
+    assert b"Cookie" not in next(iter(head._requests._known))
+
+
+@pytest.mark.parametrize(
+    "line", [b"Content-Length: 5", b"Host: b", b"X-Request-Id: 2", b"Bad One: 1"]
+)
+def test_behind_the_ids_nothing_escapes_the_parser(line: bytes) -> None:
+    block = b"GET / HTTP/1.1\r\nHost: api\r\nContent-Length: 3\r\n%b\r\n%b" % (IDS, line)
+    whole = b"GET / HTTP/1.1\r\nHost: api\r\nContent-Length: 3\r\n%b\r\n%b" % (line, IDS)
+    for _ in range(3):
+        first, second = _parsed(parse_request, block), _parsed(parse_request, whole)
+        assert first == second or line.startswith(b"X-")
+        assert isinstance(first, str) or line.startswith(b"X-")
+
+
+@pytest.mark.parametrize("end", [b" x", b"\tx", b",x"])
+def test_of_an_id_in_another_form_nothing_is_lost(end: bytes) -> None:
+    block = b"GET / HTTP/1.1\r\nHost: api\r\n%b%b\r\nCookie: a=b" % (IDS, end)
+    for _ in range(3):
+        assert parse_request(block).lines == [*(IDS + end).split(b"\r\n"), b"cookie: a=b"]
+
+
+@pytest.mark.parametrize("behind", [0, 1, 29, 30, 40])
+def test_fields_are_counted_together(behind: int) -> None:
+    def block(count: int) -> bytes:
+        before = [b"X-%d: 1" % number for number in range(count - behind - 3)]
+        after = [b"Y: 1"] * behind
+        return b"\r\n".join((b"GET / HTTP/1.1\r\nHost: a", *before, IDS, *after))
+
+    for _ in range(3):
+        assert len(parse_request(block(100)).lines) == 99
+        assert _parsed(parse_request, block(101)) == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -202,3 +250,11 @@ def test_a_change_to_one_request_is_not_seen_in_the_next() -> None:
         assert made.lines == [b"accept: */*"]
         made.lines.append(b"x: 1")
         made.authority = b"changed"
+
+
+def test_what_is_known_leaves_room_for_what_is_not() -> None:
+    known = b"\r\n".join((b"GET / HTTP/1.1\r\nHost: a", *[b"X: 1"] * 90, IDS))
+    for _ in range(3):
+        parse_request(known)
+    with pytest.raises(ProtocolError):
+        parse_request(known + b"\r\nY: 1" * 8)
