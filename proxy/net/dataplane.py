@@ -18,7 +18,7 @@ from proxy.model.status import IdentityStatus
 from proxy.net.cluster import Cluster
 from proxy.net.dataplane_metrics import DataPlaneMetrics
 from proxy.net.inbound import InboundListener, InboundWorkload
-from proxy.net.memory import resident_bytes, return_free_memory
+from proxy.net.memory import keep_some_at_hand, resident_bytes, return_free_memory
 from proxy.net.outbound import OutboundCaller, OutboundService
 from proxy.net.tls_identity import Identities
 
@@ -92,6 +92,7 @@ class DataPlane:
 
     async def start(self) -> None:
         """Loads identities and binds all listeners, or binds none and raises ListenError."""
+        keep_some_at_hand()
         self.reload_identities()
         try:
             listener = InboundListener(

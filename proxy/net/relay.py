@@ -2,6 +2,8 @@
 
 Each direction ends by itself: a client that has sent all and shuts down its side still gets the
 whole answer. A reset on one side becomes a reset on the other, never an orderly end.
+
+Bytes are read in large pieces, because that is what decides how much CPU they cost.
 """
 
 import asyncio
@@ -10,11 +12,13 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from proxy.http.downstream import WRITE_HIGH_BYTES, Wire
+from proxy.http.downstream import WRITE_HIGH_BYTES
 from proxy.http.ledger import Ledger
 from proxy.model.flags import Flag
+from proxy.net import scratch
 from proxy.net.dataplane_metrics import Reporter
 from proxy.net.pool_dial import Dial, Dialer
+from proxy.net.tls import TlsTransport
 
 _EARLY_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
@@ -108,7 +112,10 @@ class RelayHalf(asyncio.Protocol):
         "_early",
         "_early_bytes",
         "_is_ended",
+        "_is_full",
+        "_is_lending",
         "_ledger",
+        "_lent",
         "_received",
         "_relay",
         "_transport",
@@ -123,12 +130,18 @@ class RelayHalf(asyncio.Protocol):
         self._ledger = ledger
         self._received = received
         """The series that counts what arrives here."""
-        self._transport: Wire | None = None
+        self._transport: Any = None
         self._early: list[bytes] = []
         """To be written here once there is a connection."""
         self._early_bytes = 0
         self._is_ended = False
         """Nothing more arrives here."""
+        self._is_full = False
+        """More is waiting to be written here than should."""
+        self._is_lending = False
+        """The transport keeps what it could not write at once, and not a copy of it."""
+        self._lent: list[memoryview] = []
+        """What it keeps."""
         self.touched = ledger.now
 
     def peer(self) -> bytes:
@@ -142,22 +155,50 @@ class RelayHalf(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
-        transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        if isinstance(transport, TlsTransport):
+            transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        else:
+            # Full as soon as one byte waits, and not full when none does: so it is known when
+            # the transport needs what it was lent.
+            transport.set_write_buffer_limits(0)
+            self._is_lending = True
         self.touched = self._ledger.now
         if relay.near is self:
             relay.begin()
             return
         relay.connected()
+        self._read_in_bulk()
+        self.other._read_in_bulk()
         if self._early:
             transport.write(b"".join(self._early))
             self._early.clear()
         near = self.other
         if near._is_ended:
             transport.write_eof()
-        elif near._transport is not None and self._early_bytes > _EARLY_BYTES:
+        elif near._transport is not None and self._early_bytes > _EARLY_BYTES and not self._is_full:
             near._transport.resume_reading()
 
+    def _read_in_bulk(self) -> None:
+        """Only now: what arrives before there is somebody to take it should be little."""
+        transport = self._transport
+        if isinstance(transport, TlsTransport):
+            transport.read_in_bulk(self.received)
+        elif transport is not None:
+            transport.set_protocol(scratch.ScratchReader(scratch.plain, self, self.received))
+
+    def received(self, data: memoryview) -> None:
+        """A view of the shared scratch."""
+        self.touched = self._ledger.now
+        self._received.value += len(data)
+        other = self.other
+        if other._transport is None:
+            return  # lost a moment ago, and with it the session
+        other._transport.write(data)
+        if other._is_full and other._is_lending:
+            other._lent.append(scratch.plain.lend())
+
     def data_received(self, data: bytes) -> None:
+        """What arrives before the session is one, or with the last of a handshake."""
         self.touched = self._ledger.now
         self._received.value += len(data)
         other = self.other
@@ -181,6 +222,7 @@ class RelayHalf(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._lent.clear()
         if exc is None and self._is_ended and self.other._is_ended:
             self._relay.end()
         else:
@@ -188,10 +230,14 @@ class RelayHalf(asyncio.Protocol):
             self._relay.end(flag.value, is_reset=True)
 
     def pause_writing(self) -> None:
+        self._is_full = True
         if self.other._transport is not None:
             self.other._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._is_full = False
+        while self._lent:
+            scratch.plain.take_back(self._lent.pop())
         self.touched = self._ledger.now
         if self.other._transport is not None:
             self.other._transport.resume_reading()

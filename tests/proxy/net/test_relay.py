@@ -2,11 +2,16 @@
 
 import asyncio
 import hashlib
+import random
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from proxy.http.ledger import Ledger
 from proxy.model.policy import Timeouts
+from proxy.net.relay import Relay
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -161,6 +166,102 @@ async def test_a_reader_that_stands_still_stops_the_sender(mesh: Any) -> None:
     await task
     assert await asyncio.wait_for(client.reader.read(), 10) == b"done"
     assert total == size
+
+
+def shrink_send_buffers(mesh: Any) -> None:
+    """So that hardly anything is written at once."""
+    for plane in mesh.planes.values():
+        for ledger in plane._ledgers:
+            for relay in ledger.exchanges:
+                for half in (relay.near, relay.far):
+                    sock = half._transport.get_extra_info("socket")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+
+
+async def test_sessions_side_by_side_with_slow_readers_keep_their_own_bytes(mesh: Any) -> None:
+    """All share the buffers they read into, and each writes more than its kernel takes at once."""
+    mesh.db.script = echo
+    sizes = [3_000_000 + 77 * number for number in range(4)]
+
+    async def session(number: int) -> None:
+        data = random.Random(number).randbytes(sizes[number])
+        client = await mesh.connect("db")
+        client.send(data[:1])
+        assert await client.reader.readexactly(1) == data[:1]
+        shrink_send_buffers(mesh)
+
+        async def upload() -> None:
+            for at in range(1, len(data), 1 << 20):
+                client.send(data[at : at + (1 << 20)])
+                await client.writer.drain()
+            client.writer.write_eof()
+
+        task = asyncio.create_task(upload())
+        got = hashlib.sha256(data[:1])
+        count = 1
+        while piece := await client.reader.read(10_000 * (number + 1)):
+            got.update(piece)
+            count += len(piece)
+        await task
+        assert count == sizes[number]
+        assert got.digest() == hashlib.sha256(data).digest()
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(session(number) for number in range(len(sizes))))
+
+
+async def test_bytes_sent_before_there_is_a_far_side_all_arrive(mesh: Any) -> None:
+    mesh.db.script = echo
+    client = await mesh.connect("db")
+    data = random.Random(1).randbytes(700_000)
+    client.send(data)
+    client.writer.write_eof()
+    assert await asyncio.wait_for(client.reader.read(), 10) == data
+
+
+class _Full:
+    """A transport that takes nothing at once."""
+
+    def __init__(self) -> None:
+        self.half: Any = None
+        self.is_reading = True
+
+    def write(self, data: bytes) -> None:
+        self.half.pause_writing()
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0
+
+    def set_protocol(self, protocol: object) -> None:
+        pass
+
+
+class _Waiting(Relay):
+    def start(self) -> None:
+        pass
+
+
+def test_nothing_more_is_read_while_the_first_bytes_still_wait_to_be_written() -> None:
+    series = SimpleNamespace(
+        **{name: SimpleNamespace(value=0) for name in ("opened", "closed", "received", "sent")}
+    )
+    reporter: Any = SimpleNamespace(tcp=lambda _flag="": series)
+    relay = _Waiting(Ledger(10, lambda _: None), reporter, 60.0)
+    near, far = _Full(), _Full()
+    near.half, far.half = relay.near, relay.far
+    relay.near.connection_made(near)
+    relay.near.data_received(b"x" * 100_000)
+    assert not near.is_reading
+    relay.far.connection_made(far)
+    assert not near.is_reading
+    relay.far.resume_writing()
+    assert near.is_reading
 
 
 async def test_a_silent_session_ends_in_time(mesh: Any) -> None:

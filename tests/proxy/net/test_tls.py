@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import random
 import ssl
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,8 @@ class _Pipe:
     def __init__(self) -> None:
         self.sent = b""
         self.is_closed = self.is_aborted = False
+        self.unsent = 0
+        self.reader: Any = None
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -202,7 +205,13 @@ class _Pipe:
         self.is_aborted = True
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
+
+    def pause_reading(self) -> None:
+        pass
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.reader = protocol
 
     def take(self) -> bytes:
         data, self.sent = self.sent, b""
@@ -255,6 +264,22 @@ class Pair:
             for at in range(0, len(data), piece):
                 other.data_received(data[at : at + piece])
 
+    def read_in_bulk(self) -> list[bytes]:
+        """What the server hands on, call by call, once it reads as a relay does."""
+        handed: list[bytes] = []
+        self.server.read_in_bulk(lambda view: handed.append(bytes(view)))
+        return handed
+
+    def feed(self, data: bytes) -> None:
+        """As the loop does for the server: into its buffer, as much as there is room."""
+        reader = self.pipes[1].reader
+        while data:
+            room = memoryview(reader.get_buffer(-1))
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            data = data[size:]
+            reader.buffer_updated(size)
+
 
 @pytest.mark.parametrize("piece", [1, 7, 4096, 1 << 20])
 def test_bytes_arrive_whole_however_they_are_cut(mesh_pair: Pair, piece: int) -> None:
@@ -293,6 +318,50 @@ def test_a_direction_may_end_in_the_middle_of_a_record_from_the_other(mesh_pair:
     assert mesh_pair.ends[0].got == b"x" * 10_000 + b"y" * 10_000
     assert mesh_pair.ends[1].is_ended
     assert not any(pipe.is_aborted for pipe in mesh_pair.pipes)
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 16_406, 100_000, 1 << 21])
+def test_bytes_read_in_bulk_are_whole_however_they_are_cut(mesh_pair: Pair, piece: int) -> None:
+    data = random.Random(piece).randbytes(2_000 if piece == 1 else 1_500_000)
+    handed = mesh_pair.read_in_bulk()
+    mesh_pair.client.write(data)
+    wire = mesh_pair.pipes[0].take()
+    for at in range(0, len(wire), piece):
+        mesh_pair.feed(wire[at : at + piece])
+    assert b"".join(handed) == data
+    assert mesh_pair.ends[1].got == b""
+    if piece > len(wire):
+        assert len(handed) < 8
+
+
+def test_an_end_after_bytes_read_in_bulk_comes_after_them(mesh_pair: Pair) -> None:
+    handed = mesh_pair.read_in_bulk()
+    mesh_pair.client.write(b"x" * 100_000)
+    mesh_pair.client.write_eof()
+    mesh_pair.feed(mesh_pair.pipes[0].take())
+    assert b"".join(handed) == b"x" * 100_000
+    assert mesh_pair.ends[1].is_ended
+
+
+def test_what_came_before_a_changed_byte_is_handed_on(mesh_pair: Pair) -> None:
+    handed = mesh_pair.read_in_bulk()
+    mesh_pair.client.write(b"x" * 100_000)
+    wire = bytearray(mesh_pair.pipes[0].take())
+    wire[-1] ^= 1
+    mesh_pair.feed(bytes(wire))
+    assert mesh_pair.pipes[1].is_aborted
+    assert b"".join(handed) == b"x" * (100_000 // 16_384 * 16_384)
+
+
+def test_half_a_record_is_no_offence_while_much_is_unsent(mesh_pair: Pair) -> None:
+    """Both directions busy, and the peer slow to read: only its control messages are counted."""
+    mesh_pair.pipes[1].unsent = 1 << 20
+    mesh_pair.client.write(b"x" * 10_000)
+    wire = mesh_pair.pipes[0].take()
+    mesh_pair.server.data_received(wire[:5000])
+    assert not mesh_pair.pipes[1].is_aborted
+    mesh_pair.server.data_received(wire[5000:])
+    assert mesh_pair.ends[1].got == b"x" * 10_000
 
 
 def test_an_end_without_tls_is_a_failure(mesh_pair: Pair) -> None:
