@@ -17,7 +17,7 @@ from proxy.http.exchange import Exchange, Handler
 from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
-from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
+from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes, queued_bytes
 from proxy.http.reply import make_reply
 from proxy.model.flags import Flag
 
@@ -33,6 +33,7 @@ _LINGER_BYTES = 1024 * 1024
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _NO_TRAILERS: list[bytes] = []
+_LEAST_TAKEN_BYTES = int(PATIENCE_S * MIN_BYTES_PER_S)
 _STATUS_OF = {"timeout": 408, "too_large": 431}
 """Of a refusal, by its reason; any other is 400."""
 
@@ -79,6 +80,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_since",
         "_stuck_since",
         "_taken",
+        "_taken_since",
         "_transport",
     )
 
@@ -115,6 +117,8 @@ class DownstreamConnection(asyncio.Protocol):
         """Idle, reading a head, reading a body, or lingering since then."""
         self._taken = 0
         """Bytes of a body since then."""
+        self._taken_since = self._since
+        """If equal to ``_since``: nothing that was sent before is left in the kernel."""
         self._stuck_since = 0.0
         self._acked = -1
         """What the client had acknowledged then; -1: nothing waits to be sent."""
@@ -157,7 +161,12 @@ class DownstreamConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         if self._transport.get_write_buffer_size():
-            self._sweep_output(now)
+            self._sweep_output(now, _LEAST_TAKEN_BYTES)
+            return
+        if self._is_something_untaken():
+            # In the kernel alone. While a response goes on it may just be on its way, again and
+            # again, a few bytes at a time.
+            self._sweep_output(now, 1 if self._exchange is not None else _LEAST_TAKEN_BYTES)
             return
         if self._acked >= 0:
             self._acked = -1
@@ -183,14 +192,25 @@ class DownstreamConnection(asyncio.Protocol):
         elif now - self._since > PATIENCE_S + self._taken / MIN_BYTES_PER_S:
             self._refuse_body("timeout", f"the body came below {MIN_BYTES_PER_S} bytes/s")
 
-    def _sweep_output(self, now: float) -> None:
+    def _is_something_untaken(self) -> bool:
+        """Whether the client has left to the kernel what it asked for; megabytes, maybe."""
+        since = self._since
+        if self._taken_since == since or self._is_closing or self._is_paced:
+            return False
+        if queued_bytes(self._transport):
+            return True
+        if self._exchange is None:
+            self._taken_since = since
+        return False
+
+    def _sweep_output(self, now: float, least: int) -> None:
         """Something waits for the client to take what was sent before it."""
         acked = acked_bytes(self._transport)
-        if self._acked < 0 or acked - self._acked >= PATIENCE_S * MIN_BYTES_PER_S:
+        if self._acked < 0 or acked - self._acked >= least:
             self._acked = acked
             self._stuck_since = now
         elif now - self._stuck_since > PATIENCE_S:
-            self._log_refusal("slow_reader", f"took below {MIN_BYTES_PER_S} bytes/s")
+            self._log_refusal("slow_reader", f"took less than {least} bytes in {PATIENCE_S:g} s")
             self._reset()
 
     def abort(self) -> None:
@@ -458,9 +478,9 @@ class DownstreamConnection(asyncio.Protocol):
         # A client that reads until the end would take an orderly end for a whole response, and
         # one that does not read would not learn of it while its window is shut.
         if (
-            self._is_write_paused
-            or self._acked >= 0
+            self._acked >= 0
             or (self._head is not None and self._head.is_old)
+            or queued_bytes(self._transport) > WRITE_HIGH_BYTES
         ):
             self._reset()
         else:

@@ -4,7 +4,9 @@ Asked for by the sweeper once a second; a request that is in no trouble pays one
 each piece of its body and nothing else.
 """
 
+import fcntl
 import socket
+import termios
 from typing import Any, Final, Protocol
 
 PATIENCE_S: Final = 10.0
@@ -16,11 +18,25 @@ Apache's mod_reqtimeout; IIS and Kestrel have 240."""
 
 _BYTES_ACKED = slice(120, 128)
 """``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (since 4.1)."""
+_MANY = 1 << 40
 
 
 class Output(Protocol):
     def get_write_buffer_size(self) -> int: ...
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+
+def queued_bytes(transport: Output) -> int:
+    """What the kernel holds until the peer's has acknowledged it; 0 if it does not tell."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return 0
+    try:
+        # SIOCOUTQ (tcp(7)), the same number as TIOCOUTQ.
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except (OSError, ValueError):  # closed under us
+        return 0
+    return int.from_bytes(queued, "little")
 
 
 def acked_bytes(transport: Output) -> int:
@@ -39,6 +55,3 @@ def acked_bytes(transport: Output) -> int:
         if len(info) == _BYTES_ACKED.stop:
             return int.from_bytes(info[_BYTES_ACKED], "little")
     return max(0, _MANY - transport.get_write_buffer_size())
-
-
-_MANY = 1 << 40

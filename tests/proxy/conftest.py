@@ -414,6 +414,7 @@ class Mesh:
                             listen=Address(host="127.0.0.1", port=0),
                         ),
                     ),
+                    outbound=Address(host="127.0.0.1", port=0),
                 )
                 for caller in ("web", "mob")
             ),

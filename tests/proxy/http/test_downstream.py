@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from proxy.http import downstream
+from proxy.model.names import ServiceName
 from proxy.model.policy import Timeouts
+from proxy.net import dataplane
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
 
@@ -206,6 +208,11 @@ async def test_an_answer_before_the_body_is_whole_ends_the_connection(mesh: Any)
     assert mesh.api.connections == 2
 
 
+@pytest.fixture(autouse=True)
+def _quick_sweeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataplane, "_TICKS_OF_IDLE", 1)
+
+
 async def test_a_head_that_does_not_end_in_time_is_refused(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +295,7 @@ async def test_a_body_that_came_fast_has_earned_a_pause(
     monkeypatch.setattr(downstream, "PATIENCE_S", 0.0)
     client = await mesh.connect()
     client.send(POST + b"\r\n" + b"x" * 50_000)  # 100 s at 500 bytes/s
-    await asyncio.sleep(2.2)  # two rounds of the sweeper
+    await asyncio.sleep(0.4)  # rounds of the sweeper
     client.send(b"x" * 950_000)
     assert (await client.response()).status == 200
 
@@ -308,7 +315,7 @@ async def test_a_client_that_waits_for_100_is_not_slow_until_it_came(
     mesh.api.script = deliberate
     client = await mesh.connect()
     client.send(POST + b"Expect: 100-continue\r\n\r\n")
-    await asyncio.sleep(2.2)
+    await asyncio.sleep(0.5)
     may_continue.set()
     assert (await client.response()).status == 100
     assert (await client.response()).status == 408
@@ -330,7 +337,7 @@ async def test_a_stream_in_both_directions_has_no_pace(
     client = await mesh.connect()
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
     await client.reader.readuntil(b"1\r\na\r\n")
-    await asyncio.sleep(2.2)
+    await asyncio.sleep(0.5)
     client.send(b"0\r\n\r\n")
     assert await client.reader.readuntil(b"0\r\n\r\n") == b"1\r\nz\r\n0\r\n\r\n"
 
@@ -338,7 +345,7 @@ async def test_a_stream_in_both_directions_has_no_pace(
 async def test_a_client_that_reads_nothing_is_closed(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 1.5)
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.5)
     size = 64 * 1024 * 1024
     mesh.api.answer = lambda _: (
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
@@ -352,6 +359,26 @@ async def test_a_client_that_reads_nothing_is_closed(
     client.writer.transport.resume_reading()
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await client.reader.readexactly(size)
+
+
+async def test_a_client_that_leaves_its_answer_to_the_kernel_is_closed(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downstream, "PATIENCE_S", 0.5)
+    size = 256 * 1024  # all of it fits into the two kernels' buffers
+    mesh.api.answer = lambda _: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
+    )
+    address = mesh.planes["near"].outbound_address(ServiceName("web"), ServiceName("api"))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, address)
+        client.send(GET)
+        await mesh.until(lambda: mesh.metric("near", "istio_requests_total", response_code="200"))
+        assert mesh.planes["near"].open_connections == 1
+        await mesh.until(lambda: not mesh.planes["near"].open_connections)
+    assert refusals(mesh, "slow_reader") == 1
 
 
 async def test_a_slow_reader_that_takes_something_is_served_to_the_end(

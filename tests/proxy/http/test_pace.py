@@ -1,7 +1,7 @@
 import socket
 from typing import Any
 
-from proxy.http.pace import acked_bytes
+from proxy.http.pace import acked_bytes, queued_bytes
 
 
 class _Output:
@@ -33,10 +33,12 @@ def test_what_the_peers_kernel_has_is_counted_and_what_ours_has_is_not() -> None
             pass
         at_first = acked_bytes(_Output(ours))
         assert at_first < 65536 < sent
+        assert queued_bytes(_Output(ours)) >= sent - at_first
         taken = 0
         while taken < sent:
             taken += len(theirs.recv(1 << 20))
         assert at_first + 65536 < acked_bytes(_Output(ours)) <= sent + 2  # SYN and FIN count
+        assert queued_bytes(_Output(ours)) == 0
 
 
 def test_without_the_kernels_help_the_buffers_shrinking_is_what_was_taken() -> None:
@@ -44,6 +46,7 @@ def test_without_the_kernels_help_the_buffers_shrinking_is_what_was_taken() -> N
     closed.close()
     for sock in (None, closed):
         output = _Output(sock, 5000)
+        assert queued_bytes(output) == 0
         before = acked_bytes(output)
         output.unsent = 2000
         assert acked_bytes(output) - before == 3000
