@@ -1,28 +1,27 @@
-"""What both ends of a connection of many streams have in common: frames in and out, credit.
+"""What both ends of a connection of many streams have in common: frames in and out.
 
 Frames that are made in one turn of the loop go out together: one record, one system call.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Protocol
+import socket
+import struct
+from contextlib import suppress
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from proxy.http.downstream import WRITE_HIGH_BYTES, Wire
 from proxy.http.fields import ProtocolError
-from proxy.http.frames import (
-    DATA,
-    DATA_END,
-    GOAWAY,
-    HEADER_BYTES,
-    MAX_PAYLOAD,
-    TRAILERS_END,
-    WINDOW_BYTES,
-    credit_frame,
-    frame,
-    unpack_header,
-)
+from proxy.http.frames import GOAWAY, HEADER_BYTES, MAX_PAYLOAD, unpack_header
+from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
 
-MOST_CREDIT = 1 << 30
+MOST_WASTED: Final = 20_000
+"""Frames between two sweeps, a second apart, that mean nothing any more. What is still under way
+when a stream ends is a window: five frames."""
+_HELD_PIECES = 64
+"""A frame that comes byte by byte is put together now and then: a piece takes 40 bytes itself."""
+UNACKED_S: Final = 10
+"""Then the kernel gives a connection up. By itself it tries for a quarter of an hour, and all
+that time the requests of many callers would be put on a connection to nowhere."""
 
 
 class Stream(Protocol):
@@ -32,134 +31,45 @@ class Stream(Protocol):
         """What is sent may have to wait, or not any more: ``Sender.is_full``."""
 
 
-class Sender:
-    """One direction of one stream: what may be sent, and what waits for credit."""
-
-    __slots__ = ("_channel", "_credit", "_number", "_unsent")
-
-    def __init__(self, channel: "Channel", number: int) -> None:
-        self._channel = channel
-        self._number = number
-        self._credit = WINDOW_BYTES
-        self._unsent: list[tuple[bytes, bool, list[bytes]]] = []
-
-    def takes(self, size: int) -> bool:
-        """Whether so much may go out at once; counts it if so."""
-        if self._unsent or size > self._credit:
-            return False
-        self._credit -= size
-        return True
-
-    def send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        """Body, or what there is credit for of it; the rest follows."""
-        if self._unsent:
-            self._unsent.append((data, is_end, trailers))
-        else:
-            self._send(data, is_end, trailers)
-
-    def _send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        credit = self._credit
-        if len(data) > credit:
-            if credit:
-                self._credit = 0
-                self._channel.write(frame(self._number, DATA, data[:credit]))
-            self._unsent.insert(0, (data[credit:], is_end, trailers))
-            return
-        self._credit = credit - len(data)
-        if not is_end:
-            self._channel.write(frame(self._number, DATA, data))
-        elif not trailers:
-            self._channel.write(frame(self._number, DATA_END, data))
-        else:
-            if data:
-                self._channel.write(frame(self._number, DATA, data))
-            lines = b"".join([line + b"\r\n" for line in trailers])
-            self._channel.write(frame(self._number, TRAILERS_END, lines))
-
-    def more(self, size: int) -> None:
-        """Credit has come."""
-        self._credit += size
-        if self._credit > MOST_CREDIT:
-            raise ProtocolError("frame", "more credit than there can be")
-        unsent, self._unsent = self._unsent, []
-        for at, piece in enumerate(unsent):
-            self._send(*piece)
-            if self._unsent:
-                self._unsent += unsent[at + 1 :]
-                return
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether all has been sent."""
-        return not self._unsent
-
-    @property
-    def is_full(self) -> bool:
-        """Whether whoever sends should wait."""
-        return bool(self._unsent) or self._channel.is_write_paused
+S = TypeVar("S", bound=Stream)
 
 
-class Receiver:
-    """The other direction: how much the peer may still send."""
-
-    __slots__ = ("_channel", "_is_paused", "_number", "_taken", "_window")
-
-    def __init__(self, channel: "Channel", number: int) -> None:
-        self._channel = channel
-        self._number = number
-        self._window = WINDOW_BYTES
-        self._taken = 0
-        self._is_paused = False
-
-    def count(self, size: int) -> None:
-        """So much has arrived and been passed on."""
-        self._window -= size
-        if self._window < 0:
-            raise ProtocolError("frame", "more data than there was credit for")
-        self._taken += size
-        if self._taken > WINDOW_BYTES // 2 and not self._is_paused:
-            self._grant()
-
-    def pause(self) -> None:
-        self._is_paused = True
-
-    def resume(self) -> None:
-        self._is_paused = False
-        if self._taken > WINDOW_BYTES // 2:
-            self._grant()
-
-    def _grant(self) -> None:
-        size, self._taken = self._taken, 0
-        self._window += size
-        self._channel.write(credit_frame(self._number, size))
-
-
-class Channel(asyncio.Protocol):
-    """One connection. The subclass knows its streams."""
+class Channel(asyncio.Protocol, Generic[S]):
+    """One connection."""
 
     __slots__ = (
+        "_acked",
         "_call_soon",
         "_held",
         "_is_flush_due",
+        "_needed",
         "_out",
+        "_stuck_since",
         "_transport",
+        "_wasted",
         "is_lost",
         "is_write_paused",
+        "streams",
     )
 
     _transport: Wire
 
     def __init__(self) -> None:
-        self._held = b""
+        self.streams: dict[int, S] = {}
+        self._held: list[bytes] = []
+        """The beginning of a frame that is not complete."""
+        self._needed = 0
+        """Bytes until it is, or until its length is known."""
         self._out: list[bytes] = []
         self._is_flush_due = False
+        self._wasted = 0
+        self._acked = -1
+        """What the peer had acknowledged at ``_stuck_since``; -1: it takes what is written."""
+        self._stuck_since = 0.0
         self.is_write_paused = False
         self.is_lost = False
 
     # The subclass
-
-    def all_streams(self) -> Iterable[Stream]:
-        raise NotImplementedError
 
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
         """Raises ProtocolError to end the connection."""
@@ -178,13 +88,25 @@ class Channel(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._call_soon = asyncio.get_running_loop().call_soon
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_S * 1000)
 
     def data_received(self, data: bytes) -> None:
-        if self._held:
-            data = self._held + data
-            self._held = b""
+        held = self._held
+        if held:
+            held.append(data)
+            self._needed -= len(data)
+            if self._needed > 0:
+                if len(held) > _HELD_PIECES:
+                    self._held = [b"".join(held)]
+                return
+            data = b"".join(held)
+            held.clear()
         at = 0
         size = len(data)
+        needed = HEADER_BYTES
         try:
             while size - at >= HEADER_BYTES:
                 length, number, kind = unpack_header(data, at)
@@ -192,26 +114,39 @@ class Channel(asyncio.Protocol):
                     raise ProtocolError("frame", "a frame is too large")
                 end = at + HEADER_BYTES + length
                 if end > size:
+                    needed = end - at
                     break
                 payload = data[at + HEADER_BYTES : end]
                 at = end
-                if kind == GOAWAY:
+                if 0 < kind < GOAWAY:
+                    self.stream_frame(number, kind, payload)
+                elif kind == GOAWAY:
+                    self.waste()
                     self.told_to_go()
                 else:
-                    self.stream_frame(number, kind, payload)
+                    raise ProtocolError("frame", "a frame of an unknown kind")
                 if self.is_lost:
                     return
         except ProtocolError as error:
             self.abort()
             self.broken(error)
             return
-        self._held = data[at:] if at else data
+        if at < size:
+            self._held.append(data[at:] if at else data)
+            self._needed = needed - (size - at)
+
+    def waste(self) -> None:
+        """A frame that changes nothing: some are unavoidable."""
+        self._wasted += 1
+        if self._wasted > MOST_WASTED:
+            raise ProtocolError("frame", "too many frames that mean nothing")
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
+        self._acked = -1
         self._tell()
 
     def resume_writing(self) -> None:
@@ -219,12 +154,17 @@ class Channel(asyncio.Protocol):
         self._tell()
 
     def _tell(self) -> None:
-        for stream in tuple(self.all_streams()):
+        for stream in tuple(self.streams.values()):
             stream.pressure_changed()
 
     # Out
 
     def write(self, data: bytes) -> None:
+        if len(self.streams) < 2 and not self._out:
+            # Nobody else has anything to add: a turn of the loop would be for nothing.
+            if not self.is_lost:
+                self._transport.write(data)
+            return
         self._out.append(data)
         if not self._is_flush_due:
             self._is_flush_due = True
@@ -245,4 +185,27 @@ class Channel(asyncio.Protocol):
 
     def abort(self) -> None:
         self.is_lost = True
+        self._held.clear()
         self._transport.abort()
+
+    # From the sweeper
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether the peer does not take what is written, and has had time to. Once a second."""
+        self._wasted = 0
+        if not self.is_write_paused:
+            return False
+        acked = acked_bytes(self._transport)
+        if self._acked < 0 or acked - self._acked >= PATIENCE_S * MIN_BYTES_PER_S:
+            self._acked = acked
+            self._stuck_since = now
+            return False
+        return now - self._stuck_since > PATIENCE_S
+
+    def reset(self) -> None:
+        """Aborts, and lets the kernel forget what it still holds for the peer."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()

@@ -12,7 +12,7 @@ may have ``WINDOW_BYTES`` of body in flight per stream, and more as the receiver
 import struct
 from typing import Final
 
-from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
+from proxy.http.fields import ProtocolError
 
 ALPN: Final = "mesh/1"
 
@@ -21,6 +21,7 @@ HEAD: Final = 1
 HEAD_END: Final = 2
 """The same, and the message is complete."""
 DATA: Final = 3
+"""Never empty."""
 DATA_END: Final = 4
 TRAILERS_END: Final = 5
 """Lines, each with its line ending."""
@@ -33,13 +34,23 @@ INTERIM: Final = 8
 GOAWAY: Final = 9
 """No new streams, please; those that are there go on."""
 
-WINDOW_BYTES: Final = 64 * 1024
-"""HTTP/2's default. What a reader that stands still costs, per stream."""
+WINDOW_BYTES: Final = 256 * 1024
+"""What a reader that stands still costs, per stream: what the loop reads at once anyway. 64 KiB,
+HTTP/2's default, would be 1.3 MB/s where a round trip takes 50 ms."""
+PIECE_BYTES: Final = 128
+"""Charged for each piece of body besides its length: what it costs to keep a small one. A window
+of single bytes would otherwise take 60 times its size."""
+MAX_DATA: Final = 64 * 1024
+"""Of body in one frame. 16 KiB cost a third more CPU for large bodies."""
 MAX_STREAMS: Final = 256
-"""Opened by a client on one connection; then it makes another one."""
-MOST_STREAMS: Final = 1024
-"""Accepted by a server on one connection."""
-MAX_PAYLOAD: Final = 2 + MAX_HEAD_BYTES + 4 + WINDOW_BYTES
+"""At a time on one connection: more, and the server ends it."""
+OPENED_STREAMS: Final = 32
+"""At a time by a client, which then makes another connection: one connection is one worker of the
+called proxy, and most of what sharing saves is saved by then."""
+LAST_STREAM: Final = 0xFFFF_FFFF
+MAX_BLOCK: Final = 0xFFFF
+"""Of a head with its empty line: 60 KiB, and what proxies add to it."""
+MAX_PAYLOAD: Final = 2 + MAX_BLOCK + MAX_DATA
 
 _HEADER = struct.Struct(">IIB")
 _HEADER_HEAD = struct.Struct(">IIBH")
@@ -51,10 +62,8 @@ unpack_header = _HEADER.unpack_from
 
 
 def head_frame(stream: int, head: bytes, data: bytes, is_end: bool) -> bytes:
-    """``head`` with its empty line."""
+    """``head``: with its empty line, at most ``MAX_BLOCK``; ``data``: at most ``MAX_DATA``."""
     size = len(head)
-    if size > MAX_HEAD_BYTES + 4:
-        raise ProtocolError("too_large", "the head exceeds 60 KiB")
     kind = HEAD_END if is_end else HEAD
     return _HEADER_HEAD.pack(2 + size + len(data), stream, kind, size) + head + data
 
@@ -64,13 +73,29 @@ def split_head(payload: bytes) -> tuple[bytes, bytes]:
     if len(payload) < 6:
         raise ProtocolError("frame", "a head's frame is too short")
     end = 2 + _U16.unpack_from(payload)[0]
-    if end > len(payload) or payload[end - 4 : end] != b"\r\n\r\n":
+    if end > len(payload) or end < 6 or payload[end - 4 : end] != b"\r\n\r\n":
         raise ProtocolError("frame", "a head does not end where its frame says")
     return payload[2 : end - 4], payload[end:]
 
 
+def interim_frame(stream: int, head: bytes) -> bytes:
+    size = len(head)
+    return _HEADER_HEAD.pack(2 + size, stream, INTERIM, size) + head
+
+
+def split_trailers(payload: bytes) -> bytes:
+    """The lines without the last one's ending."""
+    if not payload.endswith(b"\r\n"):
+        raise ProtocolError("frame", "trailers do not end with a line ending")
+    return payload[:-2]
+
+
 def frame(stream: int, kind: int, payload: bytes = b"") -> bytes:
     return _HEADER.pack(len(payload), stream, kind) + payload
+
+
+def header(stream: int, kind: int, size: int) -> bytes:
+    return _HEADER.pack(size, stream, kind)
 
 
 def credit_frame(stream: int, size: int) -> bytes:

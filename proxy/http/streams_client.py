@@ -1,29 +1,37 @@
 """The calling proxy's end of a connection of many streams: an ``Upstream`` for each exchange."""
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+import socket
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 from proxy.core.retry import Failure
-from proxy.http.channel import Channel, Receiver, Sender
+from proxy.http.channel import Channel
 from proxy.http.exchange import Exchange
 from proxy.http.fields import ProtocolError, parse_trailers
+from proxy.http.flow import Receiver, Sender
 from proxy.http.frames import (
     CREDIT,
-    DATA,
     DATA_END,
-    HEAD,
     HEAD_END,
     INTERIM,
-    MAX_STREAMS,
+    LAST_STREAM,
+    MAX_BLOCK,
+    OPENED_STREAMS,
     RESET,
     TRAILERS_END,
     credit_of,
     frame,
     head_frame,
     split_head,
+    split_trailers,
 )
 from proxy.http.head import ResponseHead, parse_response, serialize_request
+from proxy.model.flags import Flag
 
+SILENT_RETRANSMITS: Final = 3
+"""In a row, at 0.2, 0.6 and 1.4 s at the least: then requests had better go another way."""
+_RETRANSMITS = 2
+"""``tcpi_retransmits`` in Linux's ``struct tcp_info``."""
 _MAX_INTERIM = 16
 _NO_TRAILERS: list[bytes] = []
 
@@ -34,31 +42,52 @@ class Pool(Protocol):
     def lost_shared(self, connection: "StreamsClient") -> None: ...
 
 
-class StreamsClient(Channel):
+class StreamsClient(Channel["ClientStream"]):
     """To one endpoint's proxy, owned by one pool."""
 
-    __slots__ = ("_has_answered", "_next", "_pool", "idle_since", "is_going", "streams", "tag")
+    __slots__ = (
+        "_bulk",
+        "_has_answered",
+        "_is_silent",
+        "_next",
+        "_pool",
+        "idle_since",
+        "is_going",
+        "tag",
+    )
 
     def __init__(self, pool: Pool, tag: object = None) -> None:
         super().__init__()
         self._pool = pool
         self.tag = tag
         """The pool's own: the identity that the connection was made with."""
-        self.streams: dict[int, ClientStream] = {}
         self._next = 1
         self._has_answered = False
         self.is_going = False
         """No new streams: the peer asked for it, or the pool."""
+        self._bulk = 0
+        """Streams with a large body, either way."""
+        self._is_silent = False
+        """The peer's kernel does not acknowledge what was sent."""
         self.idle_since = 0.0
 
     @property
     def has_room(self) -> bool:
-        return len(self.streams) < MAX_STREAMS and not (self.is_going or self.is_lost)
+        return len(self.streams) < OPENED_STREAMS and not (self.is_going or self.is_lost)
+
+    @property
+    def is_flowing(self) -> bool:
+        """Whether a request that goes on it now will not have to wait behind another one's body,
+        or for a peer that is not there. A large body so has a connection of its own, soon after
+        it has begun, and small ones share another."""
+        return not (self._bulk or self.is_write_paused or self._is_silent)
 
     def open(self, exchange: Exchange) -> None:
         """Sends the request as one more stream."""
         number = self._next
         self._next = number + 1
+        if number == LAST_STREAM:
+            self.is_going = True
         stream = self.streams[number] = ClientStream(self, number)
         exchange.attach(stream)
 
@@ -83,13 +112,13 @@ class StreamsClient(Channel):
 
     # As a channel
 
-    def all_streams(self) -> Iterable["ClientStream"]:
-        return self.streams.values()
-
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
         stream = self.streams.get(number)
         if stream is None:
-            return  # cancelled, and the peer did not know yet
+            if not 0 < number < self._next:
+                raise ProtocolError("frame", "an answer to nothing")
+            self.waste()  # cancelled, and the peer did not know yet
+            return
         self._has_answered = True
         try:
             stream.received(kind, payload)
@@ -103,8 +132,21 @@ class StreamsClient(Channel):
 
     def broken(self, error: ProtocolError) -> None:
         streams, self.streams = self.streams, {}
+        for first in streams.values():
+            first.log(error)
+            break
         for stream in streams.values():
             stream.fail(Failure.PROTOCOL, str(error))
+
+    def sweep(self, now: float) -> None:
+        """About once a second."""
+        if self.is_stuck(now):
+            self.reset()
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            with suppress(OSError):
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RETRANSMITS + 1)
+                self._is_silent = info[_RETRANSMITS] >= SILENT_RETRANSMITS
 
     # For its streams
 
@@ -115,9 +157,15 @@ class StreamsClient(Channel):
     def peer(self) -> object:
         return self._transport.get_extra_info("peername")
 
+    def has_bulk(self, stream: "ClientStream") -> None:
+        self._bulk += not stream.is_bulk
+        stream.is_bulk = True
+
     def ended(self, number: int) -> None:
-        if self.streams.pop(number, None) is None:
+        stream = self.streams.pop(number, None)
+        if stream is None:
             return
+        self._bulk -= stream.is_bulk
         if self.is_going:
             if not self.streams and not self.is_lost:
                 self.close()
@@ -139,6 +187,7 @@ class ClientStream:
         "_receiver",
         "_sender",
         "_was_full",
+        "is_bulk",
     )
 
     def __init__(self, connection: StreamsClient, number: int) -> None:
@@ -156,12 +205,16 @@ class ClientStream:
         """The final one."""
         self._interim = 0
         self._was_full = False
+        self.is_bulk = False
 
     # The request
 
     def send(self, exchange: Exchange) -> None:
-        self._exchange = exchange
         head = serialize_request(exchange.head, exchange.handler.authority)
+        if len(head) > MAX_BLOCK:
+            exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, "the head is too large", 431)
+            return
+        self._exchange = exchange
         connection = self._connection
         if exchange.is_request_done and not exchange.body_bytes and not exchange.trailers:
             connection.write(head_frame(self._number, head, b"", True))
@@ -190,8 +243,9 @@ class ClientStream:
             exchange.upstream_is_full(self._was_full)
 
     def cancel(self) -> None:
-        self._exchange = None
-        self._connection.write(frame(self._number, RESET))
+        if self._exchange is not None:
+            self._exchange = None
+            self._connection.write(frame(self._number, RESET))
         self._connection.ended(self._number)
 
     def pause_response(self) -> None:
@@ -208,36 +262,47 @@ class ClientStream:
     def received(self, kind: int, payload: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
-        if kind in (HEAD, HEAD_END):
+        if kind <= HEAD_END:
             self._read_head(exchange, payload, kind == HEAD_END)
-        elif kind in (DATA, DATA_END):
+        elif kind <= DATA_END:
             self._read_data(exchange, payload, kind == DATA_END, _NO_TRAILERS)
         elif kind == TRAILERS_END:
-            self._read_data(exchange, b"", True, parse_trailers(payload[:-2]))
+            self._read_data(exchange, b"", True, parse_trailers(split_trailers(payload)))
         elif kind == CREDIT:
-            if self._sender is not None:
-                self._sender.more(credit_of(payload))
-                self.pressure_changed()
+            if self._sender is None:
+                raise ProtocolError("frame", "credit for what was not sent")
+            self._connection.has_bulk(self)
+            self._sender.more(credit_of(payload))
+            self.pressure_changed()
         elif kind == RESET:
             self._over()
             exchange.upstream_failed(
                 Failure.RESET, "the peer's proxy gave up", has_begun=self._has_begun
             )
         elif kind == INTERIM:
-            head = parse_response(split_head(payload)[0], exchange.head.method)
-            self._interim += 1
-            if head.status >= 200 or head.status == 101 or self._interim > _MAX_INTERIM:
-                raise ProtocolError("status", "an interim response that was not asked for")
-            self._has_begun = True
-            exchange.inform(head)
-        else:
-            raise ProtocolError("frame", "a frame of an unknown kind")
+            self._read_interim(exchange, payload)
+
+    def _read_interim(self, exchange: Exchange, payload: bytes) -> None:
+        block, data = split_head(payload)
+        if data or self._has_head:
+            raise ProtocolError("frame", "an interim response that is not one")
+        head = parse_response(block, exchange.head.method)
+        self._interim += 1
+        if head.status >= 200 or head.status == 101 or self._interim > _MAX_INTERIM:
+            raise ProtocolError("status", "an interim response that was not asked for")
+        self._has_begun = True
+        exchange.inform(head)
 
     def _read_head(self, exchange: Exchange, payload: bytes, is_end: bool) -> None:
         if self._has_head:
             raise ProtocolError("frame", "a second head")
         block, data = split_head(payload)
         head = parse_response(block, exchange.head.method)
+        if is_end and head.length == len(data) and head.status >= 200:
+            self._exchange = None
+            self._connection.ended(self._number)
+            exchange.response_head(head, data, True)
+            return
         if head.status < 200:
             raise ProtocolError("status", "an interim response in place of the final one")
         self._has_begun = self._has_head = True
@@ -247,7 +312,8 @@ class ClientStream:
         else:
             if self._receiver is None:
                 self._receiver = Receiver(self._connection, self._number)
-            self._receiver.count(len(data))
+            if data:
+                self._receiver.count(len(data), False)
         exchange.response_head(head, data, is_end)
 
     def _check_length(self, head: ResponseHead, size: int, is_end: bool) -> None:
@@ -269,10 +335,11 @@ class ClientStream:
             self._left -= len(data)
             if self._left < 0 or (is_end and self._left):
                 raise ProtocolError("length", "the body is not as long as its head says")
+        receiver.count(len(data), is_end)
+        if receiver.has_granted:
+            self._connection.has_bulk(self)
         if is_end:
             self._over()
-        else:
-            receiver.count(len(data))
         exchange.response_data(data, is_end, trailers)
 
     def _over(self) -> None:
@@ -286,11 +353,15 @@ class ClientStream:
         exchange = self._exchange
         if exchange is None:
             return
-        exchange.ledger.upstream_error(
-            error.reason, str(error), exchange.handler.subject, self._connection.peer()
-        )
+        self.log(error)
         self.cancel()
         exchange.upstream_failed(Failure.PROTOCOL, str(error), has_begun=self._has_begun)
+
+    def log(self, error: ProtocolError) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            subject, peer = exchange.handler.subject, self._connection.peer()
+            exchange.ledger.upstream_error(error.reason, str(error), subject, peer)
 
     def fail(self, failure: Failure, detail: str) -> None:
         exchange, self._exchange = self._exchange, None

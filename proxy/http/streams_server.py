@@ -1,52 +1,68 @@
 """The called proxy's end of a connection of many streams: a ``Downstream`` for each exchange."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from proxy.http.channel import Channel, Receiver, Sender
+from proxy.http.channel import Channel
 from proxy.http.exchange import Exchange, Handler
 from proxy.http.fields import ProtocolError, parse_trailers
+from proxy.http.flow import Receiver, Sender
 from proxy.http.frames import (
     CREDIT,
-    DATA,
     DATA_END,
     GOAWAY,
-    HEAD,
     HEAD_END,
-    INTERIM,
-    MOST_STREAMS,
+    MAX_BLOCK,
+    MAX_DATA,
+    MAX_STREAMS,
     RESET,
     TRAILERS_END,
-    WINDOW_BYTES,
     credit_of,
     frame,
     head_frame,
+    interim_frame,
     split_head,
+    split_trailers,
 )
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
 from proxy.http.reply import make_reply
 from proxy.model.flags import Flag
 
-MOST_RESETS = 2000
-"""Of requests in flight, between two sweeps, a second apart: more is no caller's bad luck."""
+MOST_RESETS: Final = 2000
+"""Between two sweeps, a second apart: more requests given up are no caller's bad luck."""
+MOST_UNTAKEN: Final = 1024 * 1024
+"""Of answers, that the caller does not read while it goes on asking."""
+GOING_S: Final = 1.0
+"""From asking a caller to go until closing: what it sent before it knew has arrived by then."""
 
 _NO_TRAILERS: list[bytes] = []
 
 
-class StreamsServer(Channel):
+class StreamsServer(Channel["ServerStream"]):
     """From one calling workload; ``handler`` knows who it is."""
 
-    __slots__ = ("_handler", "_has_said_goaway", "_last", "_ledger", "_resets", "_since", "streams")
+    __slots__ = (
+        "_asked_at",
+        "_handler",
+        "_is_read_paused",
+        "_last",
+        "_ledger",
+        "_resets",
+        "_since",
+        "leaving",
+    )
 
     def __init__(self, ledger: Ledger, handler: Handler) -> None:
         super().__init__()
         self._ledger = ledger
         self._handler = handler
-        self.streams: dict[int, ServerStream] = {}
+        self.leaving: dict[ServerStream, float] = {}
+        """Answered, but the caller has yet to take the rest: since when it took none of it."""
         self._last = 0
         self._resets = 0
-        self._has_said_goaway = False
+        self._is_read_paused = False
+        self._asked_at = 0.0
+        """When the caller was asked to go; 0: it was not."""
         self._since = ledger.now
         """Idle since then."""
 
@@ -61,48 +77,45 @@ class StreamsServer(Channel):
 
     def _end_all(self) -> None:
         streams, self.streams = self.streams, {}
+        self.leaving.clear()
         for stream in streams.values():
             stream.gone()
 
     # As a channel
 
-    def all_streams(self) -> Iterable["ServerStream"]:
-        return self.streams.values()
-
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
         stream = self.streams.get(number)
         if stream is not None:
-            if kind == RESET:
-                self._resets += 1
-                if self._resets > MOST_RESETS:
-                    raise ProtocolError("frame", "too many requests were given up")
             stream.received(kind, payload)
-        elif kind in (HEAD, HEAD_END):
+        elif kind <= HEAD_END:
             if number <= self._last:
                 raise ProtocolError("frame", "a stream's number was used before")
             self._last = number
             self._begin(number, payload, kind == HEAD_END)
-        elif number > self._last:
+        elif 0 < number <= self._last:
+            if kind == RESET:
+                self.count_reset()
+            self.waste()
+        else:
             raise ProtocolError("frame", "a stream begins without a head")
 
     def _begin(self, number: int, payload: bytes, is_end: bool) -> None:
-        if len(self.streams) >= MOST_STREAMS:
+        if len(self.streams) >= MAX_STREAMS:
             raise ProtocolError("frame", "too many streams")
+        if self.is_write_paused and self._transport.get_write_buffer_size() > MOST_UNTAKEN:
+            # A caller always reads, so it cannot be that each waits for the other.
+            self._is_read_paused = True
+            self._transport.pause_reading()
         block, data = split_head(payload)
         stream = ServerStream(self, number)
         try:
             head = parse_request(block)
-            stream.check(head, len(data), is_end)
+            if head.length != len(data) or not is_end:
+                stream.check(head, len(data), is_end)
         except ProtocolError as error:
             if error.reason == "frame":
                 raise
-            self._ledger.refused(
-                error.reason,
-                str(error),
-                self._handler.subject,
-                self._transport.get_extra_info("peername"),
-                self._transport.get_extra_info("sockname"),
-            )
+            self._log(error.reason, str(error))
             stream.refuse(str(error))
             return
         self.streams[number] = stream
@@ -118,19 +131,43 @@ class StreamsServer(Channel):
         """A client has nothing to say here; harmless."""
 
     def broken(self, error: ProtocolError) -> None:
+        self._log(error.reason, str(error))
+        self._end_all()
+
+    def _log(self, reason: str, detail: str) -> None:
         self._ledger.refused(
-            error.reason,
-            str(error),
+            reason,
+            detail,
             self._handler.subject,
             self._transport.get_extra_info("peername"),
             self._transport.get_extra_info("sockname"),
         )
-        self._end_all()
 
-    def ended(self, number: int) -> None:
+    def resume_writing(self) -> None:
+        if self._is_read_paused:
+            self._is_read_paused = False
+            self._transport.resume_reading()
+        super().resume_writing()
+
+    def ended(self, number: int, stream: "ServerStream") -> None:
         self.streams.pop(number, None)
+        if self.leaving:
+            self.leaving.pop(stream, None)
         if not self.streams:
             self._since = self._ledger.now
+
+    def count_reset(self) -> None:
+        self._resets += 1
+        if self._resets > MOST_RESETS:
+            raise ProtocolError("frame", "too many requests were given up")
+
+    def leaves(self, stream: "ServerStream") -> None:
+        """All that is left of it is the end of an answer; called again when some was taken."""
+        self.leaving[stream] = self._ledger.now
+
+    @property
+    def subject(self) -> str:
+        return self._handler.subject
 
     def client(self) -> bytes:
         peer = self._transport.get_extra_info("peername")
@@ -140,14 +177,29 @@ class StreamsServer(Channel):
 
     def sweep(self, now: float) -> None:
         self._resets = 0
-        if self._ledger.is_draining and not self._has_said_goaway:
-            self._has_said_goaway = True
-            self.write(frame(0, GOAWAY))
-        if not self.streams and now - self._since > self._handler.timeouts.connection_idle_s:
-            self.close()
+        if self.is_stuck(now):
+            self._log("slow_reader", "does not take what is sent")
+            self.reset()
+            return
+        timeouts = self._handler.timeouts
+        if self.leaving:
+            for stream, since in tuple(self.leaving.items()):
+                if now - since > timeouts.stream_idle_s:
+                    stream.abandon()
+        is_idle = not self.streams and now - self._since > timeouts.connection_idle_s
+        if is_idle or self._asked_at or self._ledger.is_draining:
+            self._go(now)
 
     def close_if_idle(self) -> None:
-        if not self.streams and not self.is_lost:
+        if not self.is_lost and (self._ledger.is_draining or not self.streams):
+            self._go(self._ledger.now)
+
+    def _go(self, now: float) -> None:
+        """Asks the caller to close; closes, if it does not and nothing can be under way."""
+        if not self._asked_at:
+            self._asked_at = now
+            self.write(frame(0, GOAWAY))
+        elif not self.streams and now - self._asked_at > GOING_S:
             self.close()
 
 
@@ -178,19 +230,25 @@ class ServerStream:
             self._left = length - size
         if not is_end:
             self._receiver = Receiver(self._connection, self._number)
-            self._receiver.count(size)
+            if size:
+                self._receiver.count(size, False)
 
     def received(self, kind: int, payload: bytes) -> None:
-        if kind in (DATA, DATA_END):
+        if HEAD_END < kind <= DATA_END:
             self._read(payload, kind == DATA_END, _NO_TRAILERS)
         elif kind == TRAILERS_END:
-            self._read(b"", True, parse_trailers(payload[:-2]))
+            self._read(b"", True, parse_trailers(split_trailers(payload)))
         elif kind == CREDIT:
-            if self._sender is not None:
-                self._sender.more(credit_of(payload))
-                self.pressure_changed()
+            size = credit_of(payload)
+            if self._sender is None:
+                raise ProtocolError("frame", "credit for what was not sent")
+            self._sender.more(size)
+            if self.exchange is None:
+                self._connection.leaves(self)
+            self.pressure_changed()
         elif kind == RESET:
-            self._connection.ended(self._number)
+            self._connection.count_reset()
+            self._over(is_exchange_over=False)
             self.gone()
         else:
             raise ProtocolError("frame", "a frame of a wrong kind")
@@ -203,12 +261,13 @@ class ServerStream:
             self._left -= len(data)
             if self._left < 0 or (is_end and self._left):
                 raise ProtocolError("frame", "the body is not as long as its head says")
+        if exchange is None:
+            self._connection.waste()  # answered without the rest of it; no more credit
+            return
+        receiver.count(len(data), is_end)
         if is_end:
             self._receiver = None
-        else:
-            receiver.count(len(data))
-        if exchange is not None:
-            exchange.request_data(data, is_end, trailers)
+        exchange.request_data(data, is_end, trailers)
 
     def pause_request(self) -> None:
         if self._receiver is not None:
@@ -230,25 +289,20 @@ class ServerStream:
 
     def refuse(self, detail: str) -> None:
         """A request that never became an exchange."""
-        subject = self._connection._handler.subject
+        subject = self._connection.subject
         head, body = make_reply(subject, Flag.DOWNSTREAM_PROTOCOL_ERROR, detail)
         self.respond(head, body, True)
 
     def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
-        lines = head.lines
-        if head.length < 0:
-            lines = [*lines, b"transfer-encoding: chunked"]
-        if head.flag:
-            lines = [*lines, b"x-mesh-flag: " + head.flag]
-        block = (
-            b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(lines))
-            if lines
-            else b"HTTP/1.1 %b\r\n\r\n" % head.reason
-        )
+        block = head.serialize() if head.length >= 0 and not head.flag else _with_own_lines(head)
+        if len(block) > MAX_BLOCK:
+            self._replace(data)
+            return
         connection = self._connection
-        if is_end and len(data) <= WINDOW_BYTES:
+        if is_end and len(data) <= MAX_DATA:
             connection.write(head_frame(self._number, block, data, True))
-            self._over()
+            self.exchange = None
+            connection.ended(self._number, self)
             return
         sender = self._sender = Sender(connection, self._number)
         if not is_end and sender.takes(len(data)):
@@ -258,30 +312,39 @@ class ServerStream:
             self._send(data, is_end, _NO_TRAILERS)
         self.pressure_changed()
 
+    def _replace(self, data: bytes) -> None:
+        """The answer cannot be sent, so another one is."""
+        exchange = self.exchange
+        subject = self._connection.subject
+        head, body = make_reply(subject, Flag.UPSTREAM_PROTOCOL_ERROR, "the head is too large")
+        self.respond(head, body, True)
+        if exchange is not None:
+            exchange.downstream_gone()
+
     def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         if data or is_end:
             self._send(data, is_end, trailers)
             self.pressure_changed()
 
     def _send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        assert self._sender is not None
-        self._sender.send(data, is_end, trailers)
+        sender = self._sender
+        if sender is None:
+            return
+        sender.send(data, is_end, trailers)
         if is_end:
             # The exchange is over; what waits for credit keeps the stream until it is sent.
             self.exchange = None
-            if self._sender.is_empty:
-                self._over()
+            if not sender.is_empty:
+                self._connection.leaves(self)
 
     def inform(self, head: ResponseHead) -> None:
-        block = b"".join([line + b"\r\n" for line in head.lines])
-        text = b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, block)
-        size = len(text)
-        self._connection.write(frame(self._number, INTERIM, size.to_bytes(2, "big") + text))
+        block = head.serialize()
+        if len(block) <= MAX_BLOCK:
+            self._connection.write(interim_frame(self._number, block))
 
     def abandon(self) -> None:
-        self.exchange = None
         self._connection.write(frame(self._number, RESET))
-        self._connection.ended(self._number)
+        self._over()
 
     def pressure_changed(self) -> None:
         sender, exchange = self._sender, self.exchange
@@ -294,6 +357,17 @@ class ServerStream:
             self._was_full = sender.is_full
             exchange.downstream_is_full(self._was_full)
 
-    def _over(self) -> None:
-        self.exchange = None
-        self._connection.ended(self._number)
+    def _over(self, *, is_exchange_over: bool = True) -> None:
+        if is_exchange_over:
+            self.exchange = None
+        self._sender = None
+        self._connection.ended(self._number, self)
+
+
+def _with_own_lines(head: ResponseHead) -> bytes:
+    lines = head.lines
+    if head.length < 0:
+        lines = [*lines, b"transfer-encoding: chunked"]
+    if head.flag:
+        lines = [*lines, b"x-mesh-flag: " + head.flag]
+    return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(lines))

@@ -154,12 +154,12 @@ class EndpointPool(EndpointState):
         Only a request whose ``target`` this is may wait, for then any other endpoint would do.
         """
         identity = self.dialer.identity
-        for shared in self._shared:
-            if shared.has_room and shared.tag is identity:
-                shared.open(exchange)
-                return
         idle = self._idle
         if not is_fresh:
+            for shared in self._shared:
+                if shared.has_room and shared.tag is identity and shared.is_flowing:
+                    shared.open(exchange)
+                    return
             while idle:
                 connection = idle.pop()
                 if connection.is_lost:
@@ -177,11 +177,20 @@ class EndpointPool(EndpointState):
         elif quota.has_room():
             quota.pending += 1
             self._dial(exchange)
+        elif (crowded := self._crowded(identity)) is not None:
+            crowded.open(exchange)
         elif exchange.target is self:
             quota.pending += 1
             quota.waiting.append((exchange, self))
         else:
             self.owner.overflowed(exchange, self, f"({quota.limit} connections are open)")
+
+    def _crowded(self, identity: object) -> StreamsClient | None:
+        """A connection that is better than none."""
+        for shared in self._shared:
+            if shared.has_room and shared.tag is identity:
+                return shared
+        return None
 
     def _dial(self, exchange: Exchange) -> None:
         self._quota.gauge.value += 1
@@ -322,7 +331,9 @@ class EndpointPool(EndpointState):
         while idle and now - idle[0].idle_since > self.idle_s:
             idle.popleft().close()
         for shared in self._shared:
-            if not shared.streams and now - shared.idle_since > self.idle_s:
+            if shared.streams or now - shared.idle_since <= self.idle_s:
+                shared.sweep(now)
+            else:
                 shared.go()
 
     def retire_old_identity(self) -> None:
