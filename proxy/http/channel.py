@@ -19,7 +19,7 @@ MOST_WASTED: Final = 20_000
 when a stream ends is a window: five frames."""
 _HELD_PIECES = 64
 """A frame that comes byte by byte is put together now and then: a piece takes 40 bytes itself."""
-UNACKED_S: Final = 10
+UNACKED_S: Final = 5
 """Then the kernel gives a connection up. By itself it tries for a quarter of an hour, and all
 that time the requests of many callers would be put on a connection to nowhere."""
 

@@ -28,8 +28,8 @@ from proxy.http.frames import (
 from proxy.http.head import ResponseHead, parse_response, serialize_request
 from proxy.model.flags import Flag
 
-SILENT_RETRANSMITS: Final = 3
-"""In a row, at 0.2, 0.6 and 1.4 s at the least: then requests had better go another way."""
+SILENT_RETRANSMITS: Final = 2
+"""In a row, after 0.2 and 0.6 s at the least: then requests had better go another way."""
 _RETRANSMITS = 2
 """``tcpi_retransmits`` in Linux's ``struct tcp_info``."""
 _MAX_INTERIM = 16

@@ -128,7 +128,7 @@ class InboundSession:
             exchange.refuse(
                 Flag.DENIED, f"{self._principal} may not call {workload.route.identity}"
             )
-        elif self._is_shed:
+        elif self._is_shed and workload.ledger.is_full:
             exchange.refuse(Flag.OVERLOAD, "too many connections")
         elif workload.ledger.is_out_of_memory:
             exchange.refuse(Flag.OVERLOAD, "out of memory")

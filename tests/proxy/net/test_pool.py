@@ -41,7 +41,7 @@ async def test_above_the_limit_of_connections_a_request_waits_for_one(mesh: Any)
     for client in clients:
         client.send(GET)
     await mesh.until(lambda: cluster(mesh).quota.pending == 3)
-    assert mesh.planes["far"].requests_in_flight == 2
+    await mesh.until(lambda: mesh.planes["far"].requests_in_flight == 2)
     release.set()
     assert [(await client.response()).status for client in clients] == [200] * 5
     assert mesh.api.connections == 2
