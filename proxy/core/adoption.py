@@ -8,12 +8,12 @@ from proxy.core.soundness import pieces
 from proxy.model.codec import Malformed
 from proxy.model.names import ServiceName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot
-from proxy.model.snapshot import Unpacked, plain
+from proxy.model.snapshot import Unpacked, unpacking
 
 MAX_REASON = 300
 """Characters of a refusal: it travels in a check's output, which Consul cuts at 4 KiB."""
 
-_DECODED_AT_ONCE = 50
+_DECODED_AT_ONCE = 25
 """Services: below a millisecond, so that requests hardly notice."""
 
 
@@ -64,10 +64,9 @@ def judging(
     if published is None:
         return Verdict(snapshot=current)
     try:
-        text = plain(published)
+        text = yield from unpacking(published)
         yield
-        whole = Unpacked(text)
-        yield
+        whole = yield from Unpacked.opening(text)
         new = yield from _part(whole, uses)
     except Malformed as error:
         return _refuse(current, f"the published policy cannot be read: {error}")
