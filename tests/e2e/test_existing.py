@@ -82,7 +82,7 @@ def catalogue(lab: Any) -> dict[str, Any]:
 
 
 def test_traffic_flows_and_status_is_well(lab: Any, operator: Operator) -> None:
-    assert {ops.call(lab)["version"] for _ in range(6)} == {"v1", "v2"}
+    ops.wait_for(lambda: set(ops.many(lab, 60)) == {"v1", "v2"}, "both instances answer")
     assert operator.json("status")["is_well"]
 
 
@@ -104,7 +104,7 @@ def test_an_agent_that_loses_everything_gets_its_services_again(
 ) -> None:
     lab.hosts[1].run("systemctl stop consul; rm -rf /var/lib/consul; systemctl start consul")
     operator.wait_well(90)
-    assert {ops.call(lab)["version"] for _ in range(6)} == {"v1", "v2"}
+    ops.wait_for(lambda: set(ops.many(lab, 60)) == {"v1", "v2"}, "both instances answer")
 
 
 def test_uninstall_takes_only_what_is_the_meshs(lab: Any, operator: Operator) -> None:

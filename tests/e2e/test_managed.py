@@ -91,15 +91,7 @@ def test_tcp_crosses_the_mesh_with_half_close(lab: Any, operator: Operator) -> N
 
 def test_both_instances_get_their_share(lab: Any, operator: Operator) -> None:
     # Not halves: at this little load the quicker one is preferred.
-    assert set(many(lab, 120)) == {"v1", "v2"}
-
-
-def many(lab: Any, count: int, url: str = f"http://127.0.0.1:{ops.WEB_TO_API}/") -> list[str]:
-    """Versions of the instances that answered, and statuses other than 200; eight callers."""
-    one = f"curl -sS --max-time 20 -w '\\n%{{http_code}}\\n' {shlex.quote(url)}"
-    lines = lab.hosts[0].run(f"seq {count} | xargs -P 8 -I+ {one}").stdout.splitlines()
-    versions = [json.loads(line)["version"] for line in lines if line.startswith("{")]
-    return versions + [line for line in lines if line.isdigit() and line != "200"]
+    assert set(ops.many(lab, 120)) == {"v1", "v2"}
 
 
 def test_plaintext_is_refused_on_the_mtls_port(lab: Any, operator: Operator) -> None:
@@ -216,7 +208,7 @@ def test_a_canary_shifts_through_the_port_that_is_routed_by_host(
             done = lab.hosts[0].run(f"seq 100 | xargs -P 8 -I+ curl -sS --max-time 20 {by_host}")
             share = done.stdout.count('"v2"')
             assert share == canary if canary in (0, 100) else 25 <= share <= 75
-        limited = many(lab, 20, f"http://127.0.0.1:{ops.WEB_TO_API}/limited")
+        limited = ops.many(lab, 20, f"http://127.0.0.1:{ops.WEB_TO_API}/limited")
         assert sorted(limited).count("429") == 15
         refused = lab.hosts[0].run(
             f"curl -sS -D- -o /dev/null http://127.0.0.1:{ops.WEB_TO_API}/limited"
@@ -260,7 +252,7 @@ def test_a_host_reboots_into_the_mesh(lab: Any, operator: Operator) -> None:
     operator.wait_well(120)
     after = {(e["service"], e["host"]): e["serial"] for e in operator.json("certs", "list")}
     assert after == serials
-    ops.wait_for(lambda: set(many(lab, 60)) == {"v1", "v2"}, "both instances answer")
+    ops.wait_for(lambda: set(ops.many(lab, 60)) == {"v1", "v2"}, "both instances answer")
 
 
 def test_no_private_key_made_for_a_host_ever_left_it(lab: Any, operator: Operator) -> None:
