@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from meshctl import durations, sizes
-from meshctl.inventory.shape import Entry, Findings, Schema, Shape, clip, closest, described
+from meshctl.inventory.shape import Choice, Entry, Findings, Schema, Shape, clip, described
 from meshctl.yamltree import Node, ScalarNode, SequenceNode, join
 from proxy.core.soundness.numbers import Range
 
@@ -164,27 +164,12 @@ class Number(Piece):
 
 
 @dataclass(frozen=True)
-class Word(Piece):
+class Word(Choice, Piece):
     """One of a closed set."""
-
-    words: tuple[str, ...]
 
     @property
     def kind(self) -> str:
         return "one of " + ", ".join(f"`{word}`" for word in self.words)
-
-    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
-        value = node.value if isinstance(node, ScalarNode) else None
-        if isinstance(value, str) and value in self.words:
-            return Entry(value, path, node.line)
-        guess = closest(value, self.words) if isinstance(value, str) else None
-        rule = f"use one of: {', '.join(self.words)}"
-        hint = f"did you mean {guess!r}? {rule}" if guess else rule
-        findings.add(path, node.line, f"{described(node)}, which is not known here", hint)
-        return None
-
-    def schema(self) -> Schema:
-        return {"type": "string", "enum": list(self.words)}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
+from proxy.core.matching import Matcher, compile_unless_any
 from proxy.model.names import ServiceName
 from proxy.model.resilience import Fault
 from proxy.model.routing import Match
@@ -16,14 +17,7 @@ from proxy.model.routing import Match
 MAX_DELAY_S = 60.0
 """A request that is held back costs memory; nobody needs to wait longer to see a time-out."""
 
-_ANY_MATCH = Match()
-
-H_contra = TypeVar("H_contra", contravariant=True)
 H = TypeVar("H")
-
-
-class Matcher(Protocol[H_contra]):
-    def matches(self, head: H_contra, source: ServiceName, /) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +41,7 @@ class FaultInjector(Generic[H]):
             (
                 _epoch_s(fault.until),
                 fault.percent / 100,
-                None if fault.match == _ANY_MATCH else compile_match(fault.match),
+                compile_unless_any(fault.match, compile_match),
                 Injection(
                     name=fault.name,
                     delay_s=min(max(fault.delay_s, 0.0), MAX_DELAY_S),

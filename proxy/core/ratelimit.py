@@ -10,8 +10,9 @@ A request that several rules match needs all of them, and one that is refused is
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
+from proxy.core.matching import Matcher, compile_unless_any
 from proxy.model.names import ServiceName
 from proxy.model.resilience import RateLimit
 from proxy.model.routing import Match
@@ -23,14 +24,7 @@ are forgotten first, which changes nothing for them."""
 _ROUNDING_S = 1e-9
 """Sums of steps are not exact; less than any step."""
 
-_ANY_MATCH = Match()
-
-H_contra = TypeVar("H_contra", contravariant=True)
 H = TypeVar("H")
-
-
-class Matcher(Protocol[H_contra]):
-    def matches(self, head: H_contra, source: ServiceName, /) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +50,7 @@ class RateLimiter(Generic[H]):
         """``share``: of each limit, where several workers have it in common; right on average,
         and exact only as far as they get equal shares of the requests."""
         self._rules = tuple(
-            _Rule(limit, None if limit.match == _ANY_MATCH else compile_match(limit.match), share)
-            for limit in limits
+            _Rule(limit, compile_unless_any(limit.match, compile_match), share) for limit in limits
         )
 
     def keep_from(self, former: "RateLimiter[H]") -> None:

@@ -80,6 +80,11 @@ class Ledger:
         """No room for one more connection."""
         return len(self.connections) >= self.max_connections
 
+    @property
+    def is_flooded(self) -> bool:
+        """So far above the limit that there is not even an answer that says so."""
+        return len(self.connections) > self.max_connections * 11 // 10
+
     def refused(
         self, reason: str, detail: str, subject: str, peer: object, listener: object
     ) -> None:

@@ -42,4 +42,9 @@ def encode_readable(value: object) -> bytes:
 
 def digest(data: bytes) -> str:
     """The content address used for releases, configurations and snapshots: 16 hex digits."""
-    return hashlib.sha256(data).hexdigest()[:16]
+    return digest_of(hashlib.sha256(data))
+
+
+def digest_of(hashed: "hashlib._Hash") -> str:
+    """The same of what was hashed in pieces, by SHA-256."""
+    return hashed.hexdigest()[:16]

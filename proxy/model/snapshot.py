@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from proxy.model.codec import Malformed, Value, decode, encode
+from proxy.model.codec import Malformed, Value, decode, digest_of, encode
 from proxy.model.names import ServiceName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot
 
@@ -129,7 +129,7 @@ class Unpacked:
         for at in range(0, len(text), _PIECE):
             hashed.update(text[at : at + _PIECE])
             yield
-        self.digest = hashed.hexdigest()[:16]
+        self.digest = digest_of(hashed)
 
     @property
     def names(self) -> tuple[ServiceName, ...]:

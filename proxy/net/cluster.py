@@ -128,7 +128,6 @@ class Cluster(Owner):
         now = self._ledger.now
         breaker = self.breaker
         if breaker.requests >= breaker.max_requests:
-            breaker.try_request()
             self._refuse(exchange, Reason.REQUESTS)
             return
         breaker.requests += 1

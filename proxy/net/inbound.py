@@ -69,11 +69,15 @@ class InboundWorkload:
         self._reporters: dict[ServiceName, Reporter] = {}
         self.limiter: RateLimiter[RequestHead] | None = None
         self._share = share
-        self.apply(route)
+        self._limit(route)
 
     def apply(self, route: InboundRoute) -> None:
+        if route.rate_limits != self.route.rate_limits:  # most tables differ in endpoints only
+            self._limit(route)
         self.route = route
         self.pool.idle_s = route.timeouts.pool_idle_s
+
+    def _limit(self, route: InboundRoute) -> None:
         self.limiter = compile_limits(route.rate_limits, compile_match, self.limiter, self._share)
 
     def sweep(self, now: float) -> None:
@@ -202,7 +206,7 @@ class InboundListener:
 
     def accept(self) -> asyncio.Protocol:
         ledger = self._ledger
-        if len(ledger.connections) > ledger.max_connections * 11 // 10:
+        if ledger.is_flooded:
             # Above the limit callers are told so, over TLS; far above it even that is too much.
             self._metrics.overloads.labels("destination").value += 1
             return Closed()

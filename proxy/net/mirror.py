@@ -13,8 +13,6 @@ from proxy.model.policy import Timeouts
 from proxy.net.cluster import Cluster
 from proxy.net.pool import EndpointPool
 
-_NO_TRAILERS: list[bytes] = []
-
 
 def start_mirror(original: Exchange, cluster: Cluster, timeouts: Timeouts) -> None:
     """Copies ``original`` as it is now and from now on; to be called before its first try."""

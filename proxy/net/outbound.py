@@ -111,6 +111,14 @@ class OutboundCaller:
         for cluster in self.clusters.values():
             cluster.retire_old_identity()
 
+    def shed(self, of: "OutboundService | HostRouted | None") -> asyncio.Protocol:
+        """For a connection beyond the limit: a moment's answer for a few, nothing at all for a
+        flood, or for TCP (None)."""
+        self.metrics.overloads.labels("source").value += 1
+        if of is None or self.ledger.is_flooded:
+            return Closed()
+        return DownstreamConnection(self.ledger, Shed(of))
+
     def sweep(self, now: float) -> None:
         for cluster in self.clusters.values():
             cluster.sweep(now)
@@ -160,12 +168,7 @@ class OutboundService:
         ledger = self._ledger
         is_http = self.route.protocol == "http"
         if ledger.is_full:
-            self._metrics.overloads.labels("source").value += 1
-            # A moment's answer for a few; nothing at all for a flood.
-            is_flood = len(ledger.connections) > ledger.max_connections * 11 // 10
-            if is_http and not is_flood:
-                return DownstreamConnection(ledger, Shed(self))
-            return Closed()
+            return self._owner.shed(self if is_http else None)
         if is_http:
             return DownstreamConnection(ledger, self)
         return OutboundSession(ledger, self._reporter, self.timeouts, self._choose).near
@@ -386,9 +389,7 @@ class HostRouted:
     def accept(self) -> asyncio.Protocol:
         ledger = self._owner.ledger
         if ledger.is_full:
-            self._owner.metrics.overloads.labels("source").value += 1
-            is_flood = len(ledger.connections) > ledger.max_connections * 11 // 10
-            return Closed() if is_flood else DownstreamConnection(ledger, Shed(self))
+            return self._owner.shed(self)
         return DownstreamConnection(ledger, self)
 
     def dispatch(self, exchange: Exchange) -> None:

@@ -423,8 +423,8 @@ async def test_a_full_connection_is_followed_by_another_or_waited_for(
     assert {(await task).status for task in tasks} == {200}
 
 
-async def test_a_large_answer_leaves_the_connection_to_it(mesh: Any) -> None:
-    """So that small ones need not wait behind it."""
+async def half_a_large_answer(mesh: Any) -> tuple[Any, asyncio.Event]:
+    """Its reader, and what lets the second half go out."""
     is_read = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -442,6 +442,12 @@ async def test_a_large_answer_leaves_the_connection_to_it(mesh: Any) -> None:
     client.send(b"GET /large HTTP/1.1\r\nHost: api\r\n\r\n")
     await client.reader.readuntil(b"\r\n\r\n")
     await client.reader.readexactly(MIB)
+    return client, is_read
+
+
+async def test_a_large_answer_leaves_the_connection_to_it(mesh: Any) -> None:
+    """So that small ones need not wait behind it."""
+    client, is_read = await half_a_large_answer(mesh)
     (busy,) = shared(mesh)
     others = [await mesh.connect() for _ in range(5)]
     for each in await asyncio.gather(*(other.get() for other in others)):
@@ -457,23 +463,7 @@ async def test_a_large_answer_is_shared_with_where_there_may_be_no_other(quiet_m
     mesh = quiet_mesh
     mesh.limits = Limits(connections=1, pending=100)
     await mesh.start()
-    is_read = asyncio.Event()
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            if b" /large " not in head:
-                writer.write(OK)
-                continue
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * MIB))
-            writer.write(bytes(MIB))
-            await is_read.wait()
-            writer.write(bytes(MIB))
-
-    mesh.api.script = script
-    client = await mesh.connect()
-    client.send(b"GET /large HTTP/1.1\r\nHost: api\r\n\r\n")
-    await client.reader.readuntil(b"\r\n\r\n")
-    await client.reader.readexactly(MIB)
+    client, is_read = await half_a_large_answer(mesh)
     other = await mesh.connect()
     assert (await other.get()).status == 200
     assert [len(each.streams) for each in shared(mesh)] == [1]
