@@ -403,6 +403,23 @@ async def test_above_the_cap_of_connections_new_ones_are_told_so(cold_grid: Any)
     assert [(await client.get()).status for client in held] == [200, 200]
 
 
+@pytest.mark.parametrize("is_by_host", [False, True])
+async def test_far_above_the_cap_a_connection_is_closed_without_an_answer(
+    cold_grid: Any, is_by_host: bool
+) -> None:
+    grid = cold_grid
+    grid.capacity = Capacity(connections=2)
+    await grid.start()
+    await grid.serve("api", "a1")
+    grid.apply()
+    connect = grid.connect_hosts if is_by_host else grid.connect
+    held = [await connect() for _ in range(2)]
+    assert [(await client.get()).status for client in held] == [200, 200]
+    told = await connect()
+    assert (await told.get()).headers["x-mesh-flag"] == "OM"
+    assert await (await connect()).is_closed()
+
+
 # TCP
 
 
