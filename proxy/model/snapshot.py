@@ -27,7 +27,7 @@ MAX_UNPACKED: Final = 32 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 31
 _LEVEL: Final = 9
-_PIECE: Final = 256 * 1024
+_PIECE: Final = 128 * 1024
 
 T = TypeVar("T")
 

@@ -39,6 +39,10 @@ to the local agent, so that a higher cap would spare nobody."""
 QUERIES_PER_S = 4.0
 QUERIES_AT_ONCE = 10.0
 """Per watch: for a registry that answers at once, whatever the reason."""
+JUDGED_AT_ONCE_S = 0.0003
+JUDGED_APART_S = 0.002
+"""A large policy is judged in some 60 ms, of which it needs 6: in one go, or with nothing but the
+requests that wait between two pieces, those of a moment would all be late."""
 
 _SNAPSHOT = "the policy"
 """Not the name of any service."""
@@ -239,13 +243,16 @@ class Watcher:
         """In pieces, between which requests have their turn. It is awaited before the next question
         is asked, so that policies are judged in the order of their publication."""
         work = judging(self.snapshot, published, self._settings.trust_domain, self._concerned)
+        until = time.monotonic() + JUDGED_AT_ONCE_S
         while True:
             try:
                 next(work)
             except StopIteration as done:
                 verdict: Verdict = done.value
                 return verdict
-            await asyncio.sleep(0)
+            if time.monotonic() >= until:
+                await asyncio.sleep(JUDGED_APART_S)
+                until = time.monotonic() + JUDGED_AT_ONCE_S
 
     def _failed(self, subject: str, error: ConsulError, datacenter: str) -> None:
         if subject not in self._errors:

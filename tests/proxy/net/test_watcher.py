@@ -603,6 +603,7 @@ async def test_a_large_policy_leaves_others_their_turn(
             yield
 
     monkeypatch.setattr(module, "judging", counted)
+    monkeypatch.setattr(module, "JUDGED_AT_ONCE_S", 0.0)
     registry.publish(Snapshot(generation=1, trust_domain=TD, policy=Policy(services=services)))
     await until(lambda: watcher.generation == 1)
     assert len(seen) > 5
