@@ -39,7 +39,7 @@ to the local agent, so that a higher cap would spare nobody."""
 QUERIES_PER_S = 4.0
 QUERIES_AT_ONCE = 10.0
 """Per watch: for a registry that answers at once, whatever the reason."""
-JUDGED_AT_ONCE_S = 0.0003
+JUDGED_AT_ONCE_S = 0.0002
 JUDGED_APART_S = 0.002
 """A large policy is judged in some 60 ms, of which it needs 6: in one go, or with nothing but the
 requests that wait between two pieces, those of a moment would all be late."""
