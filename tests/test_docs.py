@@ -15,7 +15,7 @@ from proxy.model.flags import SENTENCE, STATUS, Flag
 from proxy.model.policy import Policy
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ("README.md", "docs/traffic.md", "docs/operations.md")
+GUIDES = ("README.md", "docs/traffic.md", "docs/operations.md", "docs/authorization.md")
 """What has snippets of the operator's two files."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

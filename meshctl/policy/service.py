@@ -1,11 +1,12 @@
 """Keys of one service, of the defaults, and of the whole file."""
 
 from meshctl.policy.calling import CALLING
-from meshctl.policy.matching import MATCH, NAME, SERVICE
-from meshctl.policy.pieces import Many, Moment, Number, Percent, Text, Time, Word
+from meshctl.policy.matching import CALLER, MATCH, NAME, SERVICE
+from meshctl.policy.pieces import Many, Moment, Number, Percent, Text, Time, Truth, Word
 from meshctl.policy.routing import ROUTE, SUBSET
 from meshctl.policy.section import Field, Section, Table, Whole
 from proxy.core.soundness.numbers import RANGES
+from proxy.model.authorization import Intention
 from proxy.model.policy import ServicePolicy
 from proxy.model.resilience import Failover, Fault, RateLimit
 
@@ -117,7 +118,50 @@ FAILOVER = Section(
     ),
 )
 
-LISTS = {"rate_limits": RATE_LIMIT, "faults": FAULT, "routes": ROUTE, "failover": FAILOVER}
+INTENTION = Section(
+    title="intention",
+    struct=Intention,
+    about="Who may call the service. One that denies decides before all that allow; among those "
+    "that allow, one is enough. It narrows what the inventory declares, and never widens it. "
+    "Enforced at the called side; its id in answers, logs and metrics is `service/name`.",
+    one_of=("allow", "deny"),
+    fields=(
+        Field(
+            key="name",
+            shape=NAME,
+            about="Part of its id; once in a service.",
+            is_required=True,
+        ),
+        Field(
+            key="allow",
+            shape=Many(CALLER),
+            about="Services that may; `*` is every one that the inventory declares.",
+        ),
+        Field(key="deny", shape=Many(CALLER), about="Services that may not."),
+        Field(
+            key="audit",
+            field="is_audit",
+            shape=Truth(),
+            about="`true`: it decides nothing; calls that it would have decided otherwise are "
+            "logged and counted.",
+        ),
+        Field(
+            key="match",
+            shape=Whole(section=MATCH),
+            about="Which requests, without `sources`. Without it: all. A path is compared in its "
+            "normal form, which the application gets as well; what `deny` names is denied in any "
+            "case of its letters.",
+        ),
+    ),
+)
+
+LISTS = {
+    "rate_limits": RATE_LIMIT,
+    "faults": FAULT,
+    "routes": ROUTE,
+    "failover": FAILOVER,
+    "intentions": INTENTION,
+}
 """Keys of a service whose value is a list of sections."""
 
 _OWN = (
@@ -145,6 +189,12 @@ _OWN = (
         key="failover",
         shape=Many(Whole(section=FAILOVER), may_be_empty=True, alone=False),
         about="Where requests go while the service is not available, in this order.",
+    ),
+    Field(
+        key="intentions",
+        shape=Many(Whole(section=INTENTION), may_be_empty=True, alone=False),
+        about="Who may call it. Without any: whoever the inventory declares; with any that is "
+        "not an audit: only what one of them allows.",
     ),
 )
 

@@ -8,6 +8,7 @@ from meshctl.inventory.model import Inventory
 from meshctl.inventory.shape import closest
 from meshctl.policy.text import Text
 from proxy.core.soundness import Finding
+from proxy.model.authorization import EVERYBODY
 from proxy.model.names import ServiceName
 from proxy.model.policy import Policy, Route, ServicePolicy
 from proxy.model.routing import Match
@@ -70,6 +71,7 @@ def check_surroundings(
                 message = f"the fault {fault.name!r} is over"
                 hint = "remove it, or give it a time to come"
                 yield _at(f"{path}.faults[{number}].until", message, hint)
+        yield from _callers(path, name, own, around)
         if known.protocol == "tcp":
             yield from _http_only(path, own, text)
 
@@ -85,6 +87,25 @@ def _leads(
                 yield from _lead(f"{here}.to[{i}]", name, place.service, callers, around)
         if route.mirror is not None and route.mirror.service is not None:
             yield from _lead(f"{here}.mirror", name, route.mirror.service, callers, around)
+
+
+def _callers(
+    path: str, name: ServiceName, own: ServicePolicy, around: Surroundings
+) -> Iterator[Finding]:
+    for number, each in enumerate(own.intentions):
+        for key in ("allow", "deny"):
+            for at, caller in enumerate(getattr(each, key)):
+                here = f"{path}.intentions[{number}].{key}[{at}]"
+                if caller == EVERYBODY:
+                    continue
+                if caller not in around.services:
+                    yield _unknown(here, caller, around)
+                elif caller not in around.services[name].callers:
+                    yield _at(
+                        here,
+                        f"{caller} does not declare {name}, so that its calls are refused anyway",
+                        f"add {name!r} to upstreams of {caller} in the inventory, or remove it",
+                    )
 
 
 def _failover(
@@ -147,6 +168,7 @@ def _http_only(path: str, own: ServicePolicy, text: Text) -> Iterator[Finding]:
     paths = [f"{path}.{key}" for key in _HTTP_KEYS]
     if text.has(f"{path}.retries.on") and not _TCP_RETRIES.issuperset(own.retries.on):
         paths.append(f"{path}.retries.on")
+    paths += [f"{path}.intentions[{n}].match" for n in range(len(own.intentions))]
     for number, route in enumerate(own.routes):
         paths += _http_route(f"{path}.routes[{number}]", route)
     for each in filter(text.has, paths):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from proxy.model.authorization import Intention
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import ServiceName, SpiffeId, TrustDomain, server_name, spiffe_id
 from proxy.model.policy import Policy, ServicePolicy, Timeouts
@@ -83,6 +84,7 @@ class InboundRoute:
     allow: frozenset[ServiceName]
     timeouts: Timeouts
     rate_limits: tuple[RateLimit, ...]
+    intentions: tuple[Intention, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,7 @@ def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> R
             allow=frozenset(workload.allow),
             timeouts=own.timeouts,
             rate_limits=own.rate_limits,
+            intentions=own.intentions,
         )
         clusters = MappingProxyType(
             {(c.service, c.subset): c for c in _clusters(workload, policy, catalogue)}

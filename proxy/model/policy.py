@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from proxy.model.authorization import Intention
 from proxy.model.codec import Value
 from proxy.model.names import ServiceName, TrustDomain
 from proxy.model.resilience import (
@@ -99,6 +100,8 @@ class ServicePolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
     subsets: dict[str, Subset] = {}
     routes: tuple[Route, ...] = ()
     failover: tuple[Failover, ...] = ()
+    intentions: tuple[Intention, ...] = ()
+    """Empty: whoever the inventory declares may call. Otherwise one of them has to allow it."""
 
 
 class Policy(Value, frozen=True, kw_only=True, omit_defaults=True):

@@ -102,6 +102,16 @@ class DataPlaneMetrics:
             "Requests refused by a rate limit of the service.",
             (*destination, "rate_limit"),
         )
+        self.denials = metrics.counter(
+            "mesh_authorization_denials_total",
+            "Calls refused by the called side, by what refused them.",
+            (*destination, "policy"),
+        )
+        self.audited = metrics.counter(
+            "mesh_authorization_audited_total",
+            "Calls that an audit intention would have decided otherwise.",
+            (*destination, "policy"),
+        )
         self.tls_failures = metrics.counter(
             "mesh_inbound_tls_failures_total",
             "Inbound connections that ended before or with the TLS handshake.",

@@ -9,6 +9,7 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
+from proxy.core.authorization import Authorizer, CallerRules, Decision
 from proxy.core.deadline import parse
 from proxy.core.peer import identify
 from proxy.core.ratelimit import RateLimiter, compile_limits
@@ -27,6 +28,7 @@ from proxy.model.names import HostName, InvalidName, ServiceName, TrustDomain, s
 from proxy.model.policy import Timeouts
 from proxy.model.resilience import Retries
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
+from proxy.net.denials import Denials
 from proxy.net.pool import EndpointPool, Owner, Quota
 from proxy.net.pool_dial import Dialer
 from proxy.net.relay import Closed, Relay
@@ -70,10 +72,15 @@ class InboundWorkload:
         self.limiter: RateLimiter[RequestHead] | None = None
         self._share = share
         self._limit(route)
+        self.authorizer = _authorizer(route)
+        """Another one as soon as somebody else may call."""
+        self.denials = Denials(route.service, metrics)
 
     def apply(self, route: InboundRoute) -> None:
         if route.rate_limits != self.route.rate_limits:  # most tables differ in endpoints only
             self._limit(route)
+        if (route.allow, route.intentions) != (self.route.allow, self.route.intentions):
+            self.authorizer = _authorizer(route)
         self.route = route
         self.pool.idle_s = route.timeouts.pool_idle_s
 
@@ -119,6 +126,14 @@ class InboundSession:
         )
         self._ask(b"")
         """A caller asks for the same time again and again."""
+        self._take_rules(workload.authorizer)
+
+    def _take_rules(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._rules: CallerRules = authorizer.of(self._caller)
+        constant = self._rules.constant
+        self._is_free = constant is not None and constant.is_allowed and not constant.audited
+        """Whatever it asks for, nothing is to be decided or noted."""
 
     @property
     def timeouts(self) -> Timeouts:
@@ -128,10 +143,10 @@ class InboundSession:
         workload = self._workload
         timeouts = exchange.timeouts = workload.route.timeouts
         exchange.request_s = timeouts.request_s
-        if self._caller not in workload.route.allow:
-            exchange.refuse(
-                Flag.DENIED, f"{self._principal} may not call {workload.route.identity}"
-            )
+        if workload.authorizer is not self._authorizer:
+            self._take_rules(workload.authorizer)
+        if not self._is_free and not self._is_allowed(exchange):
+            pass
         elif self._is_shed and workload.ledger.is_full:
             exchange.refuse(Flag.OVERLOAD, "too many connections")
         elif workload.ledger.is_out_of_memory:
@@ -149,6 +164,19 @@ class InboundSession:
             exchange.tries = 1
             exchange.target = workload.pool
             workload.pool.serve(exchange)
+
+    def _is_allowed(self, exchange: Exchange) -> bool:
+        """If not, it is refused."""
+        workload = self._workload
+        head, now = exchange.head, workload.ledger.now
+        decision = self._rules.decide(head)
+        if decision.audited:
+            workload.denials.audited(self._caller, decision, now, head)
+        if decision.is_allowed:
+            return True
+        workload.denials.denied(self._caller, decision, now, head)
+        exchange.refuse(Flag.DENIED, _denial(self._principal, workload.route, decision))
+        return False
 
     def _ask(self, timeout_ms: bytes) -> None:
         self._asked_ms = timeout_ms
@@ -181,6 +209,14 @@ class InboundSession:
         exchange.tries += 1
         self._workload.pool.serve(exchange, is_fresh=True)
         return True
+
+
+def _authorizer(route: InboundRoute) -> Authorizer:
+    return Authorizer(route.service, route.allow, route.intentions)
+
+
+def _denial(principal: str, route: InboundRoute, decision: Decision) -> str:
+    return f"{principal} may not call {route.identity}: {decision.why} (policy {decision.policy})"
 
 
 class _Workloads(Protocol):
@@ -238,7 +274,11 @@ class InboundListener:
                 return StreamsServer(ledger, session)
             return DownstreamConnection(ledger, session)
         reporter = workload.reporter(caller)
-        if caller not in route.allow:
+        decision = workload.authorizer.of(caller).session
+        if decision.audited:
+            workload.denials.audited(caller, decision, ledger.now)
+        if not decision.is_allowed:
+            workload.denials.denied(caller, decision, ledger.now)
             reporter.tcp(Flag.DENIED.value).closed.value += 1
             raise PeerRefused("denied", f"{caller} may not call {route.service}")
         if ledger.is_full:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from itertools import chain
 
-from proxy.core.soundness import resilience, routing, words
+from proxy.core.soundness import authorization, resilience, routing, words
 from proxy.core.soundness.finding import Findings, at, judged
 from proxy.core.soundness.lists import at_most
 from proxy.core.soundness.numbers import check_numbers
@@ -14,7 +14,7 @@ from proxy.model.violation import Violation
 MAX_SERVICES = 10_000
 MAX_SUBSETS = 100
 
-_OWN = ("rate_limits", "faults", "subsets", "routes", "failover")
+_OWN = ("rate_limits", "faults", "subsets", "routes", "failover", "intentions")
 """What only makes sense for one service."""
 
 
@@ -65,6 +65,7 @@ def _service(
     yield from _routes_resilience(path, own)
     yield from resilience.check_rate_limits(f"{path}.rate_limits", own.rate_limits)
     yield from resilience.check_faults(f"{path}.faults", own.faults)
+    yield from authorization.check_intentions(f"{path}.intentions", own.intentions)
     yield from resilience.check_failover(f"{path}.failover", service, own.failover, subsets)
 
 

@@ -8,6 +8,7 @@ import pytest
 from meshctl.errors import Exit, InvalidInput
 from meshctl.inventory import parse as inventory
 from meshctl.policy import parser
+from proxy.model.authorization import Intention
 from proxy.model.names import ServiceName
 from proxy.model.policy import (
     Balancing,
@@ -327,6 +328,21 @@ def test_a_route_can_redirect_and_respond() -> None:
     assert made.respond == DirectResponse(status=410, body="gone", content_type="text/html")
 
 
+def test_intentions_can_be_set() -> None:
+    made = api(
+        "intentions: [{name: reads, allow: web, match: {methods: GET, path: /v1}}, "
+        "{name: closed, deny: '*', audit: true}]"
+    )
+    assert made.intentions == (
+        Intention(
+            name="reads",
+            allow=("web",),
+            match=Match(methods=("GET",), path=PathMatch(prefix="/v1")),
+        ),
+        Intention(name="closed", deny=("*",), is_audit=True),
+    )
+
+
 def test_limits_faults_and_failover_can_be_set() -> None:
     made = api(
         "rate_limits: [{name: a, requests: 5, per: 1m, burst: 9, by: caller, "
@@ -431,6 +447,44 @@ def test_a_health_check_is_overridden_and_undone() -> None:
                 "Z for UTC",
             )
             for until in ("2027-01-01", "'2027-01-01T00:00:00'", "tomorrow", "'20270101T00Z'", "5")
+        ),
+        ("intentions: [{name: a}]", "intentions[0]", "nothing to go by", "allow, deny"),
+        (
+            "intentions: [{name: a, allow: web, deny: web}]",
+            "intentions[0]",
+            "allow and deny",
+            "keep one of",
+        ),
+        ("intentions: [{allow: web}]", "intentions[0].name", "missing", "name"),
+        (
+            "intentions: [{name: a, allow: wep}]",
+            "intentions[0].allow",
+            "no service 'wep'",
+            "did you mean 'web'?",
+        ),
+        (
+            "intentions: [{name: a, allow: db}]",
+            "intentions[0].allow",
+            "db does not declare api",
+            "add 'api' to upstreams of db",
+        ),
+        (
+            "intentions: [{name: a, allow: ['*', web]}]",
+            "intentions[0].allow",
+            "every caller already",
+            "remove the others",
+        ),
+        (
+            "intentions: [{name: a, allow: web, match: {sources: web}}]",
+            "intentions[0].match.sources",
+            "for",
+            "name the callers there",
+        ),
+        (
+            "intentions: [{name: a, allow: web}, {name: a, deny: web}]",
+            "intentions[1].name",
+            "taken",
+            "its own",
         ),
         ("failover: [{}]", "failover[0]", "nowhere", "service, subset"),
         ("failover: [{datacenter: dc1}]", "failover[0].datacenter", "own datacenter", "another"),

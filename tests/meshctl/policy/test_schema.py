@@ -54,6 +54,7 @@ GOOD = [
     api("faults: [{name: a, until: 2026-07-02T00:00:00Z, abort: 503}]"),
     api("faults: [{name: a, until: '2026-07-02T02:00+02:00', delay: 1s, abort: 0}]"),
     api("failover: [{datacenter: dc2}], rate_limits: [], faults: []"),
+    api("intentions: [{name: a, allow: [web]}, {name: b, deny: '*', audit: true}]"),
 ]
 BAD = [
     "",
@@ -119,6 +120,8 @@ BAD = [
     route("request_headers: {set: [a]}"),
     route("mirror: {percent: 200%, subset: v1}"),
     api("rate_limits: [{name: a}]"),
+    api("intentions: [{name: a}]"),
+    api("intentions: [{name: a, allow: web, deny: web}]"),
     api("rate_limits: [{name: a, requests: 0}]"),
     api("rate_limits: [{name: a, requests: 1, by: ip}]"),
     api("faults: [{name: a, abort: 503}]"),

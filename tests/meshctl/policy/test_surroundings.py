@@ -82,6 +82,7 @@ def test_a_service_that_nobody_calls_may_lead_anywhere() -> None:
         ("health_check: {http: /}", "health_check.http"),
         ("rate_limits: [{name: a, requests: 1}]", "rate_limits"),
         ("faults: [{name: a, delay: 1s, until: 2026-08-01T00:00:00Z}]", "faults"),
+        ("intentions: [{name: a, allow: '*', match: {path: /x}}]", "intentions[0].match"),
         ("routes: [{name: a, match: {path: /x}}]", "routes[0].match"),
         ("routes: [{name: a, match: {methods: GET}}]", "routes[0].match"),
         ("routes: [{name: a, redirect: {path: /x}}]", "routes[0].redirect"),

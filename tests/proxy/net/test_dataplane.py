@@ -84,7 +84,8 @@ async def test_a_denied_caller_is_told_who_it_is_and_what_it_may_not_call(mesh: 
         assert response.headers["x-mesh-flag"] == "UAEX"
         assert response.body == (
             b"mob -> api: the caller's identity is not allowed to call this service: "
-            b"spiffe://mesh.test/svc/mob may not call spiffe://mesh.test/svc/api\n"
+            b"spiffe://mesh.test/svc/mob may not call spiffe://mesh.test/svc/api: "
+            b"the inventory declares no call of api by mob (policy api/undeclared)\n"
         )
     assert mesh.api.requests == []
 

@@ -1,0 +1,28 @@
+"""What was decided, and by which rule: every refusal can be traced to one."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """What decided, where it was no intention: the last part of the policy's id."""
+
+    DECLARED = "declared"
+    """There are no intentions, and the inventory declares the call."""
+    UNDECLARED = "undeclared"
+    """The inventory does not declare the call; no intention can allow it."""
+    DEFAULT_DENY = "default-deny"
+    """There are intentions, and none allows it."""
+    AMBIGUOUS_PATH = "ambiguous-path"
+    """Applications may read the path in different ways."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    is_allowed: bool
+    policy: str
+    """``<service>/<name of the intention>``, or ``<service>/<Reason>``."""
+    why: str
+    """For people: ``no intention of api allows it``."""
+    audited: tuple[str, ...] = ()
+    """Ids of audit intentions that would have decided otherwise."""

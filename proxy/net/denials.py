@@ -1,0 +1,75 @@
+"""Every call that authorization refuses leaves a trace: a count by policy, and a log line.
+
+Callers choose how often it happens, so lines are bounded and what is left out is counted.
+"""
+
+import logging
+from typing import Final
+
+from proxy.core.authorization import Decision
+from proxy.core.backoff import TokenBucket
+from proxy.http.head import RequestHead
+from proxy.model.names import ServiceName
+from proxy.net.dataplane_metrics import DataPlaneMetrics
+
+LOGGED_PER_S: Final = 10
+LOGGED_AT_ONCE: Final = 100
+_PATH_BYTES: Final = 200
+_REQUEST_ID: Final = b"x-request-id: "
+
+_log = logging.getLogger(__name__)
+
+
+class Denials:
+    """Of one called service."""
+
+    def __init__(self, service: ServiceName, metrics: DataPlaneMetrics) -> None:
+        self._service, self._metrics = service, metrics
+        self._bucket = TokenBucket(rate=LOGGED_PER_S, burst=LOGGED_AT_ONCE)
+        self._unlogged = 0
+
+    def denied(
+        self, caller: ServiceName, decision: Decision, now: float, head: RequestHead | None = None
+    ) -> None:
+        """``head`` None: a TCP session. ``now``: monotonic seconds."""
+        self._metrics.denials.labels(caller, self._service, decision.policy).value += 1
+        self._say("call denied", caller, decision.policy, decision.why, now, head)
+
+    def audited(
+        self, caller: ServiceName, decision: Decision, now: float, head: RequestHead | None = None
+    ) -> None:
+        """Audit intentions would have decided otherwise than it was decided."""
+        for policy in decision.audited:
+            self._metrics.audited.labels(caller, self._service, policy).value += 1
+            why = "it would be denied" if decision.is_allowed else "it would be allowed"
+            self._say("call audited", caller, policy, why, now, head)
+
+    def _say(
+        self,
+        what: str,
+        caller: ServiceName,
+        policy: str,
+        why: str,
+        now: float,
+        head: RequestHead | None,
+    ) -> None:
+        if not self._bucket.try_take(now):
+            self._unlogged += 1
+            return
+        fields: dict[str, object] = {
+            "caller": caller,
+            "service": self._service,
+            "policy": policy,
+            "why": why,
+        }
+        if head is not None:
+            fields["method"] = head.method
+            fields["path"] = head.target.partition(b"?")[0][:_PATH_BYTES]
+            fields["request_id"] = next(
+                (line[len(_REQUEST_ID) :] for line in head.lines if line.startswith(_REQUEST_ID)),
+                b"",
+            )
+        if self._unlogged:
+            fields["suppressed"] = self._unlogged
+            self._unlogged = 0
+        _log.warning(what, extra=fields)
