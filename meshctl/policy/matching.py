@@ -6,7 +6,7 @@ from proxy.core.soundness.numbers import RANGES
 from proxy.model.routing import HashOn, Match, PathMatch, TextMatch
 
 SERVICE = Text("service", "^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$")
-CALLER = Text("service or `*`", r"^(\*|[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?)$")
+CALLER = Text("service or `*`", rf"^(\*|{SERVICE.pattern.strip('^$')})$")
 NAME = Text("name", "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 PATH = Text("path", "^/")
 METHOD = Text("method", "^[A-Z][A-Z0-9_-]*$")

@@ -37,14 +37,35 @@ def _uncounted(_reason: str) -> None:
     pass
 
 
+class BoundedLog:
+    """For lines whose number is somebody else's to choose: ``may``, then ``left_out``."""
+
+    __slots__ = ("_bucket", "_unlogged")
+
+    def __init__(self) -> None:
+        self._bucket = TokenBucket(rate=LOGGED_PER_S, burst=LOGGED_AT_ONCE)
+        self._unlogged = 0
+
+    def may(self, now: float) -> bool:
+        """Whether a line may be written; ``now`` is monotonic seconds."""
+        if self._bucket.try_take(now):
+            return True
+        self._unlogged += 1
+        return False
+
+    def left_out(self) -> dict[str, object]:
+        """To be added to the line: how many were not written since the last; empty if none."""
+        left_out, self._unlogged = self._unlogged, 0
+        return {"suppressed": left_out} if left_out else {}
+
+
 class Ledger:
     """One side: inbound or outbound."""
 
     __slots__ = (
-        "_bucket",
+        "_bounded",
         "_count_refusal",
         "_count_upstream_error",
-        "_unlogged",
         "connections",
         "exchanges",
         "is_draining",
@@ -72,8 +93,7 @@ class Ledger:
         """Requests and TCP sessions in flight."""
         self._count_refusal = count_refusal
         self._count_upstream_error = count_upstream_error
-        self._bucket = TokenBucket(rate=LOGGED_PER_S, burst=LOGGED_AT_ONCE)
-        self._unlogged = 0
+        self._bounded = BoundedLog()
 
     @property
     def is_full(self) -> bool:
@@ -91,7 +111,7 @@ class Ledger:
         """A client's request was not valid HTTP, or too slow; ``peer`` and ``listener`` are
         socket addresses."""
         self._count_refusal(reason)
-        if self._is_logged():
+        if self._bounded.may(self.now):
             _log.warning(
                 "request refused: %s",
                 reason,
@@ -103,28 +123,18 @@ class Ledger:
     ) -> None:
         """A server's response was not valid HTTP; ``peer`` is its socket address."""
         self._count_upstream_error(reason)
-        if self._is_logged():
+        if self._bounded.may(self.now):
             _log.warning(
                 "response refused: %s", reason, extra=self._fields(reason, detail, subject, peer)
             )
 
-    def _is_logged(self) -> bool:
-        if self._bucket.try_take(self.now):
-            return True
-        self._unlogged += 1
-        return False
-
     def _fields(self, reason: str, detail: str, subject: str, peer: object) -> dict[str, object]:
-        fields: dict[str, object] = {
+        return {
             "reason": reason,
             "detail": detail,
             "subject": subject,
             "peer": _text(peer),
-        }
-        if self._unlogged:
-            fields["suppressed"] = self._unlogged
-            self._unlogged = 0
-        return fields
+        } | self._bounded.left_out()
 
 
 def _text(address: object) -> str:

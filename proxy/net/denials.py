@@ -7,13 +7,11 @@ import logging
 from typing import Final
 
 from proxy.core.authorization import Decision
-from proxy.core.backoff import TokenBucket
 from proxy.http.head import RequestHead
+from proxy.http.ledger import BoundedLog
 from proxy.model.names import ServiceName
 from proxy.net.dataplane_metrics import DataPlaneMetrics
 
-LOGGED_PER_S: Final = 10
-LOGGED_AT_ONCE: Final = 100
 _PATH_BYTES: Final = 200
 _REQUEST_ID: Final = b"x-request-id: "
 
@@ -25,8 +23,7 @@ class Denials:
 
     def __init__(self, service: ServiceName, metrics: DataPlaneMetrics) -> None:
         self._service, self._metrics = service, metrics
-        self._bucket = TokenBucket(rate=LOGGED_PER_S, burst=LOGGED_AT_ONCE)
-        self._unlogged = 0
+        self._bounded = BoundedLog()
 
     def denied(
         self, caller: ServiceName, decision: Decision, now: float, head: RequestHead | None = None
@@ -53,8 +50,7 @@ class Denials:
         now: float,
         head: RequestHead | None,
     ) -> None:
-        if not self._bucket.try_take(now):
-            self._unlogged += 1
+        if not self._bounded.may(now):
             return
         fields: dict[str, object] = {
             "caller": caller,
@@ -69,7 +65,4 @@ class Denials:
                 (line[len(_REQUEST_ID) :] for line in head.lines if line.startswith(_REQUEST_ID)),
                 b"",
             )
-        if self._unlogged:
-            fields["suppressed"] = self._unlogged
-            self._unlogged = 0
-        _log.warning(what, extra=fields)
+        _log.warning(what, extra=fields | self._bounded.left_out())

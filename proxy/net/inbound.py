@@ -146,8 +146,8 @@ class InboundSession:
         if workload.authorizer is not self._authorizer:
             self._take_rules(workload.authorizer)
         if not self._is_free and not self._is_allowed(exchange):
-            pass
-        elif self._is_shed and workload.ledger.is_full:
+            return
+        if self._is_shed and workload.ledger.is_full:
             exchange.refuse(Flag.OVERLOAD, "too many connections")
         elif workload.ledger.is_out_of_memory:
             exchange.refuse(Flag.OVERLOAD, "out of memory")

@@ -74,21 +74,35 @@ class _Rule:
 class CallerRules:
     """What decides about one caller."""
 
-    __slots__ = ("_allow", "_audit", "_caller", "_default", "_deny", "constant", "has_paths")
+    __slots__ = (
+        "_allow",
+        "_audit",
+        "_caller",
+        "_default",
+        "_deny",
+        "_has_paths",
+        "_service",
+        "constant",
+    )
 
     constant: Decision | None
     """The same for every request; None: it depends on the request."""
-    has_paths: bool
-    """Whether ``decide`` looks at paths, and so changes targets."""
 
-    def __init__(self, caller: ServiceName, default: Decision, rules: Sequence[_Rule]) -> None:
+    def __init__(
+        self,
+        service: ServiceName,
+        caller: ServiceName,
+        default: Decision,
+        rules: Sequence[_Rule],
+    ) -> None:
+        self._service = service
         self._caller = caller
         self._default = default
         self._audit = tuple(rule for rule in rules if rule.is_audit)
         self._deny = tuple(rule for rule in rules if rule.is_deny and not rule.is_audit)
         self._allow = tuple(rule for rule in rules if not rule.is_deny and not rule.is_audit)
         self.constant = self._constant()
-        self.has_paths = self.constant is None and any(rule.has_path for rule in rules)
+        self._has_paths = any(rule.has_path for rule in rules)
 
     @property
     def session(self) -> Decision:
@@ -105,7 +119,7 @@ class CallerRules:
         """Where rules look at paths, ``head.target`` is put in the form that was judged."""
         if self.constant is not None:
             return self.constant
-        if self.has_paths:
+        if self._has_paths:
             target = forwarded_target(head.target)
             if target is None:
                 return Decision(
@@ -115,10 +129,6 @@ class CallerRules:
                 )
             head.target = target
         return self._audited(self._enforced(head), head)
-
-    @property
-    def _service(self) -> str:
-        return self._default.policy.partition("/")[0]
 
     def _enforced(self, head: Head) -> Decision:
         for rules in (self._deny, self._allow):
@@ -183,13 +193,14 @@ class Authorizer:
         service = self.service
         if caller not in self._declared:
             why = f"the inventory declares no call of {service} by {caller}"
-            return CallerRules(caller, self._decision(False, Reason.UNDECLARED, why), ())
+            return CallerRules(service, caller, self._decision(False, Reason.UNDECLARED, why), ())
         if any(not rule.is_audit for rule in self._rules):
             why = f"no intention of {service} allows it"
             default = self._decision(False, Reason.DEFAULT_DENY, why)
         else:
             default = self._decision(True, Reason.DECLARED, "the inventory declares the call")
-        return CallerRules(caller, default, [rule for rule in self._rules if rule.is_for(caller)])
+        mine = [rule for rule in self._rules if rule.is_for(caller)]
+        return CallerRules(service, caller, default, mine)
 
     def _decision(self, is_allowed: bool, by: Reason, why: str) -> Decision:
         return Decision(is_allowed=is_allowed, policy=f"{self.service}/{by}", why=why)

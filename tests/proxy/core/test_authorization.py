@@ -106,6 +106,19 @@ def test_no_spelling_of_a_denied_path_gets_through(target: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "target",
+    [
+        *("/x;a=b", "/x%3Bb", "/x\\y", "/x%5cy", "/x%2Fy", "/x%3fy", "/x%252e", "/x%25%32e"),
+        *("/x%00", "/x%0d", "/x%7F", "/x%", "/x%zz", "/x%ff", "/\xff", "/x#y", "x", ""),
+    ],
+)
+def test_what_has_several_readings_is_refused_where_everything_is_allowed(target: str) -> None:
+    anything = Intention(name="all", allow=("web",), match=Match(path=PathMatch(regex="(?s).*")))
+    found = decide([anything], WEB, head(target))
+    assert (found.is_allowed, found.policy) == (False, "api/ambiguous-path")
+
+
+@pytest.mark.parametrize(
     ("target", "forwarded"),
     [
         ("/a/b?c=%2F&d=..", "/a/b?c=%2F&d=.."),
