@@ -14,20 +14,38 @@ from urllib.parse import urlsplit
 import jinja2
 
 from meshctl.inventory.model import Host, Inventory, Role, Service
-from meshctl.layout import CONSUL_UNIT, CONSUL_USER, PROXY_UNIT, PROXY_USER, Layout
+from meshctl.layout import (
+    CONSUL_UNIT,
+    CONSUL_USER,
+    PROXY_UNIT,
+    PROXY_USER,
+    SIGNER_ADMIN_PORT,
+    SIGNER_UNIT,
+    SIGNER_USER,
+    Layout,
+)
+from meshctl.pki.record import DeployRecord
+from meshctl.signer.settings import SignerSettings
 from proxy.model import settings as wire
 from proxy.model.codec import digest, encode, encode_readable
 from proxy.model.names import TrustDomain
 from proxy.model.settings import Settings
 
 SETTINGS_FILE = "proxy.json"
+SIGNER_SETTINGS_FILE = "signer.json"
+RECORD_FILE = "record.json"
 TRUST_BUNDLE_FILE = "trust-bundle.pem"
+POLICY_KEYS_FILE = "policy-keys.json"
 CONSUL_HTTP_PORT = 8500
 START_TIMEOUT_S = 60
 """For a proxy to become ready: it waits for nothing but its own listeners and files."""
 MIN_FILES = 65536
 SPARE_FILES = 4096
 """Listeners, Consul, files, and those of callers that are being refused."""
+SIGNER_START_S = 30
+"""It reads three files and makes one certificate."""
+SIGNER_STOP_S = 15
+"""For the requests that are being answered; each has a deadline of 10 s."""
 STOP_MARGIN_S = 30
 """Between the end of the drain and the kill (Envoy: drain 60 s, hard stop 90 s)."""
 
@@ -83,9 +101,14 @@ def settings(
             ),
             state_dir=layout.state,
             trust_bundle=f"{layout.current}/{TRUST_BUNDLE_FILE}",
+            policy_keys=f"{layout.current}/{POLICY_KEYS_FILE}",
             workloads=tuple(
-                _workload(inventory, service)
+                _workload(inventory, host, service)
                 for service in sorted(host.services, key=lambda service: service.name)
+            ),
+            signers=tuple(
+                wire.Address(host=signer.address, port=inventory.certificates.signer_port)
+                for signer in inventory.signer_hosts
             ),
             zone=host.zone,
             workers=host.proxy.workers,
@@ -98,7 +121,7 @@ def settings(
     return make(digest(encode(make(""))))
 
 
-def _workload(inventory: Inventory, service: Service) -> wire.Workload:
+def _workload(inventory: Inventory, host: Host, service: Service) -> wire.Workload:
     return wire.Workload(
         service=service.name,
         protocol=service.protocol,
@@ -116,6 +139,12 @@ def _workload(inventory: Inventory, service: Service) -> wire.Workload:
         ),
         outbound=_on_loopback(service.outbound_port),
         weight=service.weight,
+        user=service.user or "",
+        plaintext=(
+            None
+            if service.plaintext_port is None
+            else wire.Address(host=host.proxy.inbound_address, port=service.plaintext_port)
+        ),
     )
 
 
@@ -124,16 +153,18 @@ def _on_loopback(port: int | None) -> wire.Address | None:
 
 
 def config_files(
-    settings: Settings, trust_bundle: bytes, layout: Layout
+    settings: Settings, trust_bundle: bytes, layout: Layout, policy_keys: bytes = b""
 ) -> tuple[RenderedFile, ...]:
     """What is in ``layout.config(settings.config)``, besides the link to the release.
 
-    The digest is that of the settings alone: a new trust bundle replaces the file in place and
-    takes a reload, not a restart.
+    The digest is that of the settings alone: a new trust bundle, or new policy keys, replace the
+    file in place and take a reload, not a restart. ``policy_keys`` empty: the mesh has none yet.
     """
     directory = layout.config(settings.config)
+    keys = RenderedFile(path=f"{directory}/{POLICY_KEYS_FILE}", content=policy_keys)
     return (
         RenderedFile(path=f"{directory}/{TRUST_BUNDLE_FILE}", content=trust_bundle),
+        *((keys,) if policy_keys else ()),
         RenderedFile(path=f"{directory}/{SETTINGS_FILE}", content=encode_readable(settings)),
     )
 
@@ -144,7 +175,11 @@ def proxy_unit(host: Host, settings: Settings) -> RenderedFile:
     ports += [
         at.port
         for workload in settings.workloads
-        for at in (workload.outbound, *(use.listen for use in workload.upstreams))
+        for at in (
+            workload.outbound,
+            workload.plaintext,
+            *(use.listen for use in workload.upstreams),
+        )
         if at is not None
     ]
     text = (
@@ -158,6 +193,7 @@ def proxy_unit(host: Host, settings: Settings) -> RenderedFile:
             start_timeout_s=START_TIMEOUT_S,
             stop_timeout_s=round(settings.drain_s) + STOP_MARGIN_S,
             capabilities="CAP_NET_BIND_SERVICE" if min(ports) < 1024 else "",
+            has_users=any(workload.user for workload in settings.workloads),
             **_resources(settings),
         )
     )
@@ -255,3 +291,79 @@ def consul_files(
         ),
         RenderedFile(path=f"{layout.units}/{CONSUL_UNIT}", content=unit.encode()),
     )
+
+
+def signer_files(
+    inventory: Inventory,
+    host: Host,
+    *,
+    trust_domain: TrustDomain,
+    trust_bundle: bytes,
+    record: DeployRecord,
+    release: str,
+) -> tuple[RenderedFile, ...]:
+    """``signer.json``, the trust bundle and the deploy record, each readable by the signer and
+    writable by root alone: whoever breaks into it cannot widen what it may sign."""
+    layout = Layout(host.root)
+    settings = SignerSettings(
+        host=host.name,
+        trust_domain=trust_domain,
+        listen=wire.Address(
+            host=host.proxy.inbound_address, port=inventory.certificates.signer_port
+        ),
+        admin=wire.Address(host="127.0.0.1", port=SIGNER_ADMIN_PORT),
+        state_dir=layout.signer_state,
+        trust_bundle=f"{layout.signer_etc}/{TRUST_BUNDLE_FILE}",
+        record=f"{layout.signer_etc}/{RECORD_FILE}",
+        leaf_life_s=inventory.leaf_life_s,
+        release=release,
+    )
+    return (
+        _of_signer(host, SIGNER_SETTINGS_FILE, encode_readable(settings)),
+        signer_trust_bundle(host, trust_bundle),
+        signer_record(host, record),
+    )
+
+
+def signer_trust_bundle(host: Host, trust_bundle: bytes) -> RenderedFile:
+    return _of_signer(host, TRUST_BUNDLE_FILE, trust_bundle)
+
+
+def signer_record(host: Host, record: DeployRecord) -> RenderedFile:
+    # Sorted, so that the same record is the same file in whatever order hosts came to be in it.
+    hosts = {name: record.hosts[name] for name in sorted(record.hosts)}
+    return _of_signer(host, RECORD_FILE, encode_readable(DeployRecord(hosts=hosts)))
+
+
+def signer_digest(content: bytes) -> str:
+    """As a signer names the files that it has in force."""
+    return digest(content)
+
+
+def _of_signer(host: Host, name: str, content: bytes) -> RenderedFile:
+    return RenderedFile(
+        path=f"{Layout(host.root).signer_etc}/{name}",
+        content=content,
+        mode=0o640,
+        group=SIGNER_USER,
+    )
+
+
+def signer_unit(inventory: Inventory, host: Host) -> RenderedFile:
+    layout = Layout(host.root)
+    text = (
+        _templates()
+        .get_template(f"{SIGNER_UNIT}.j2")
+        .render(
+            host=host.name,
+            user=SIGNER_USER,
+            python=f"{layout.signer}/bin/python",
+            settings=f"{layout.signer_etc}/{SIGNER_SETTINGS_FILE}",
+            start_timeout_s=SIGNER_START_S,
+            stop_timeout_s=SIGNER_STOP_S,
+            capabilities=(
+                "CAP_NET_BIND_SERVICE" if inventory.certificates.signer_port < 1024 else ""
+            ),
+        )
+    )
+    return RenderedFile(path=f"{layout.units}/{SIGNER_UNIT}", content=text.encode())

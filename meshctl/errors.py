@@ -18,7 +18,8 @@ class Exit(IntEnum):
     USAGE = 2
     """The input is wrong; nothing was done."""
     REFUSED = 3
-    """Refused for safety; nothing was done: host keys, locks, an existing CA."""
+    """Refused for safety; nothing was done: host keys, locks, an existing CA. ``explain``: the call
+    would be refused."""
     UNREACHABLE = 4
     """A host or Consul could not be reached."""
     INTERRUPTED = 130

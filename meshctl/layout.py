@@ -10,8 +10,12 @@ from proxy.model.names import ServiceName
 
 PROXY_UNIT = "meshctl-proxy.service"
 CONSUL_UNIT = "meshctl-consul.service"
+SIGNER_UNIT = "meshctl-signer.service"
 PROXY_USER = "meshctl"
 CONSUL_USER = "meshctl-consul"
+SIGNER_USER = "meshctl-signer"
+SIGNER_ADMIN_PORT = 15009
+"""Loopback only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,21 @@ class Layout:
     @property
     def consul_state(self) -> str:
         return f"{self.root}/var/lib/meshctl-consul"
+
+    @property
+    def signer(self) -> str:
+        """Symbolic link to the release that the signer runs: ``release(<digest>)``."""
+        return f"{self.prefix}/signer"
+
+    @property
+    def signer_etc(self) -> str:
+        """``signer.json``, ``trust-bundle.pem``, ``record.json``: written by a deploy only."""
+        return f"{self.etc}/signer"
+
+    @property
+    def signer_state(self) -> str:
+        """The signer's key and certificate, and what it signed."""
+        return f"{self.root}/var/lib/meshctl-signer"
 
     def identity(self, service: ServiceName) -> str:
         """``<identity>/current/{key.pem,chain.pem}``; ``current`` is switched atomically."""

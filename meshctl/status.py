@@ -7,39 +7,44 @@ that makes requests fail, or will within days, is a problem; the rest are warnin
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 
 from meshctl.errors import MeshError
 from meshctl.facts.model import HostFacts
 from meshctl.facts.preflight import MAX_CLOCK_OFFSET_S
 from meshctl.facts.request import uses_systemd
+from meshctl.finding import Finding, Severity, problem, warning
 from meshctl.inventory.model import ConsulMode, Host, Inventory, Service
 from meshctl.layout import CONSUL_UNIT, PROXY_UNIT
 from meshctl.plan.desired import carries_proxy
+from meshctl.renewing import (
+    EXPIRY_PROBLEM,
+    EXPIRY_SHARE,
+    SignerView,
+    leaf_fault,
+    renewal_findings,
+    renewal_of,
+    signer_findings,
+    signer_view,
+)
 from proxy.model.codec import Malformed, decode
 from proxy.model.names import HostName, ServiceName, TrustDomain, spiffe_id
-from proxy.model.status import IdentityStatus, ProxyStatus, WorkloadStatus
+from proxy.model.status import ProxyStatus, WorkloadStatus
 
-EXPIRY_PROBLEM = timedelta(days=7)
-"""A leaf this close to its end is a problem, unless its whole life is short (linkerd2#9612)."""
-EXPIRY_SHARE = 1 / 3
-"""Of a short-lived leaf's life."""
-
-
-class Severity(StrEnum):
-    PROBLEM = "problem"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    severity: Severity
-    subject: str
-    """``web-1`` or ``api on web-1``."""
-    message: str
-    fix: str
-    """The next command or edit."""
+__all__ = [
+    "EXPIRY_PROBLEM",
+    "EXPIRY_SHARE",
+    "Catalogue",
+    "Finding",
+    "HostStatus",
+    "MeshStatus",
+    "Severity",
+    "UpstreamView",
+    "WorkloadView",
+    "build",
+    "leaf_fault",
+    "proxy_status",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,12 @@ class WorkloadView:
     serial: str
     not_after: str
     """RFC 3339; empty: no identity."""
+    renews_at: str = ""
+    """When its proxy renews it next, RFC 3339; empty: it does not, or does not know yet."""
+    renewal_error: str = ""
+    """Why the last attempt failed; empty: it did not."""
+    is_renewed: bool = False
+    """Its proxy renews it by itself, and nothing has gone wrong with that."""
     upstreams: tuple[UpstreamView, ...]
 
 
@@ -90,6 +101,7 @@ class MeshStatus:
     hosts: tuple[HostStatus, ...]
     workloads: tuple[WorkloadView, ...]
     findings: tuple[Finding, ...]
+    signers: tuple[SignerView, ...] = ()
 
     @property
     def is_well(self) -> bool:
@@ -120,14 +132,14 @@ def build(
     hosts: list[HostStatus] = []
     workloads: list[WorkloadView] = []
     if isinstance(catalogue, MeshError):
-        findings.append(_problem("Consul", str(catalogue), catalogue.hint or "meshctl check"))
+        findings.append(problem("Consul", str(catalogue), catalogue.hint or "meshctl check"))
     for host in inventory.hosts:
         seen = facts.get(host.name)
         if seen is None:
             error = failures.get(host.name)
             hosts.append(HostStatus(host=host.name, address=host.address, state="unreachable"))
             findings.append(
-                _problem(
+                problem(
                     host.name,
                     str(error) if error else "it was not asked",
                     (error.hint if error else "") or "meshctl check",
@@ -136,6 +148,8 @@ def build(
             workloads += (_unknown(host, service, known, trust_domain) for service in host.services)
             continue
         running = proxy_status(seen)
+        if host in inventory.signer_hosts:
+            findings += signer_findings(host, seen, now)
         hosts.append(_host(inventory, host, seen, running))
         findings += _host_findings(inventory, host, seen, running, known)
         for service in host.services:
@@ -148,6 +162,7 @@ def build(
         hosts=tuple(hosts),
         workloads=tuple(workloads),
         findings=tuple(findings),
+        signers=tuple(signer_view(host, facts.get(host.name)) for host in inventory.signer_hosts),
     )
 
 
@@ -157,29 +172,6 @@ def proxy_status(facts: HostFacts) -> ProxyStatus | None:
         return decode(facts.seen.proxy, ProxyStatus) if facts.seen.proxy else None
     except Malformed:
         return None
-
-
-def leaf_fault(identity: IdentityStatus, expected: str, now: datetime) -> str:
-    """What is wrong with a leaf; empty: nothing for now."""
-    if identity.spiffe_id != expected:
-        return f"its certificate is for {identity.spiffe_id}"
-    begin = datetime.fromisoformat(identity.not_before)
-    end = datetime.fromisoformat(identity.not_after)
-    if now >= end:
-        return f"its certificate ended on {identity.not_after}"
-    if now < begin:
-        return f"its certificate is not valid before {identity.not_before}"
-    if end - now < min(EXPIRY_PROBLEM, (end - begin) * EXPIRY_SHARE):
-        return f"its certificate ends on {identity.not_after}"
-    return ""
-
-
-def _problem(subject: str, message: str, fix: str) -> Finding:
-    return Finding(severity=Severity.PROBLEM, subject=subject, message=message, fix=fix)
-
-
-def _warning(subject: str, message: str, fix: str) -> Finding:
-    return Finding(severity=Severity.WARNING, subject=subject, message=message, fix=fix)
 
 
 def _unknown(
@@ -239,28 +231,30 @@ def _host_findings(
     name = str(host.name)
     if abs(facts.clock_offset_s) > MAX_CLOCK_OFFSET_S:
         side = "ahead of" if facts.clock_offset_s > 0 else "behind"
-        yield _problem(
+        yield problem(
             name,
             f"its clock is {abs(facts.clock_offset_s):.0f} s {side} this machine's",
             "synchronise the clocks: certificates and checks depend on them",
         )
-    if not facts.seen.consul.is_answering:
-        managed = inventory.consul.mode is ConsulMode.MANAGED
+    managed = inventory.consul.mode is ConsulMode.MANAGED
+    if not managed and not carries_proxy(host):
+        pass  # a signer needs nothing of Consul
+    elif not facts.seen.consul.is_answering:
         look = f"journalctl -u {CONSUL_UNIT}" if managed else "is the agent running?"
-        yield _problem(
+        yield problem(
             name,
             f"no Consul agent answers at {inventory.consul.address}",
             f"on {name}: {look}; the mesh goes on with what it last knew",
         )
     elif not facts.seen.consul.leader and inventory.consul.mode is not ConsulMode.EMBEDDED:
-        yield _problem(name, "its Consul agent knows no leader", "are the control hosts running?")
+        yield problem(name, "its Consul agent knows no leader", "are the control hosts running?")
     if not carries_proxy(host):
         return
     if not facts.seen.current:
-        yield _problem(name, "nothing is installed on it", f"meshctl deploy --limit {name}")
+        yield problem(name, "nothing is installed on it", f"meshctl deploy --limit {name}")
         return
     if running is None:
-        yield _problem(
+        yield problem(
             name,
             "its proxy does not answer",
             f"on {name}: journalctl -u {PROXY_UNIT}; then meshctl deploy --limit {name}",
@@ -268,32 +262,32 @@ def _host_findings(
         return
     unit = facts.unit(PROXY_UNIT)
     if uses_systemd(host) and (unit is None or unit.enabled != "enabled"):
-        yield _problem(
+        yield problem(
             name,
             "its proxy would not start at boot",
             f"meshctl deploy --limit {name}",
         )
     if running.state != "ready":
-        yield _problem(name, f"its proxy is {running.state}", "run the command again in a moment")
+        yield problem(name, f"its proxy is {running.state}", "run the command again in a moment")
     if running.config != facts.seen.current:
-        yield _problem(
+        yield problem(
             name,
             f"its proxy runs configuration {running.config}, installed is {facts.seen.current}",
             f"meshctl deploy --limit {name}",
         )
     if running.refused:
-        yield _problem(
+        yield problem(
             name, f"its proxy refused the published policy: {running.refused}", "meshctl deploy"
         )
     elif known and known.generation is not None and running.generation != known.generation:
-        yield _problem(
+        yield problem(
             name,
             f"its proxy runs policy generation {running.generation},"
             f" published is {known.generation}",
             "wait a moment; if it stays, see whether its Consul agent answers",
         )
     if running.registry_error:
-        yield _warning(
+        yield warning(
             name,
             f"its proxy has trouble with Consul: {running.registry_error}",
             "it serves with what it last knew",
@@ -323,6 +317,8 @@ def _workload(
         for upstream in (running.upstreams if running else ())
         if upstream.caller == service.name
     )
+    renewal = renewal_of(facts, service.name)
+    is_renewed = renewal is not None and not renewal.failures and not renewal.is_revoked
     health = "unknown" if own is None else "passing" if own.is_healthy else "critical"
     view = WorkloadView(
         service=service.name,
@@ -334,33 +330,47 @@ def _workload(
         spiffe_id=identity.spiffe_id if identity else spiffe_id(trust_domain, service.name),
         serial=identity.serial if identity else "",
         not_after=identity.not_after if identity else "",
+        renews_at=renewal.next_at if renewal else "",
+        renewal_error=renewal.last_error if renewal else "",
+        is_renewed=is_renewed,
         upstreams=upstreams,
     )
     findings: list[Finding] = []
     again = f"meshctl deploy --limit {host.name}"
     if facts.seen.current and identity is None:
-        findings.append(_problem(subject, "it has no usable certificate", again))
+        findings.append(problem(subject, "it has no usable certificate", again))
     elif identity is not None:
-        fault = leaf_fault(identity, spiffe_id(trust_domain, service.name), now)
+        expected = spiffe_id(trust_domain, service.name)
+        fault = leaf_fault(identity, expected, now, is_renewed=is_renewed)
         if fault:
             fix = f"meshctl certs rotate --host {host.name} --service {service.name}"
-            findings.append(_problem(subject, fault, fix))
+            findings.append(problem(subject, fault, fix))
+    if renewal is not None:
+        findings += renewal_findings(subject, host.name, service.name, renewal)
     if running is not None and own is None:
-        findings.append(_problem(subject, "its proxy does not carry it", again))
+        findings.append(problem(subject, "its proxy does not carry it", again))
     if own is not None and not own.is_healthy:
         findings.append(
-            _problem(
+            problem(
                 subject,
                 f"the application is not healthy: {own.health_detail or 'no detail'}",
                 f"see the application's own log on {host.name}",
             )
         )
+    if own is not None and own.user_problem:
+        findings.append(
+            problem(
+                subject,
+                f"no process of its host may call as it: {own.user_problem}",
+                f"make the user on {host.name} and reload its proxy, or mend `user`",
+            )
+        )
     if own is not None and registered == "absent":
         findings.append(
-            _problem(subject, "it is not registered in Consul", "its proxy tries again by itself")
+            problem(subject, "it is not registered in Consul", "its proxy tries again by itself")
         )
     findings += (
-        _problem(
+        problem(
             subject,
             f"it calls {upstream.service}, which has no healthy endpoint",
             f"see {upstream.service} above",

@@ -19,9 +19,15 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "proxy.core.routing.regex": ({"proxy.model"}, {"re2"}),
     "proxy.http": ({"proxy.model", "proxy.core"}, {"httptools", "uvloop"}),
     "proxy.net": ({"proxy"}, {"httptools", "uvloop", "msgspec"}),
+    "proxy.net.signatures": ({"proxy"}, {"jwt"}),
     "proxy.__main__": ({"proxy"}, {"uvloop"}),
     "proxy.worker": ({"proxy"}, {"uvloop"}),
-    "proxy.keys": ({"proxy.model"}, {"cryptography", "msgspec"}),
+    "proxy.keyfiles": (set(), set()),
+    "proxy.chains": ({"proxy.keyfiles"}, {"cryptography"}),
+    "proxy.keys": (
+        {"proxy.model", "proxy.keyfiles", "proxy.chains"},
+        {"cryptography", "msgspec"},
+    ),
     "proxy.query": ({"proxy.model"}, set()),
     "meshctl": ({"proxy"}, set()),
     "meshctl.errors": ({"proxy.model"}, set()),
@@ -48,6 +54,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"msgspec"},
     ),
+    # Explanations read a request with the very parser.
+    "meshctl.policy.requests": ({"proxy.model", "proxy.http"}, set()),
     "meshctl.facts": (
         {
             "proxy.model",
@@ -65,6 +73,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "meshctl.errors",
             "meshctl.layout",
             "meshctl.inventory.model",
+            "meshctl.pki.record",
+            "meshctl.signer.settings",
         },
         {"jinja2"},
     ),
@@ -78,6 +88,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "meshctl.facts",
             "meshctl.artifacts",
             "meshctl.bundle.model",
+            "meshctl.pki.record",
         },
         {"msgspec"},
     ),
@@ -92,6 +103,17 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"proxy.model", "meshctl.errors", "meshctl.durable", "meshctl.pki.record"},
         {"msgspec"},
     ),
+    "meshctl.finding": (set(), set()),
+    "meshctl.renewing": (
+        {
+            "proxy.model",
+            "meshctl.layout",
+            "meshctl.inventory.model",
+            "meshctl.facts",
+            "meshctl.finding",
+        },
+        set(),
+    ),
     "meshctl.status": (
         {
             "proxy.model",
@@ -99,16 +121,28 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "meshctl.layout",
             "meshctl.inventory.model",
             "meshctl.facts",
+            "meshctl.finding",
+            "meshctl.renewing",
             "meshctl.plan.desired",
         },
         set(),
     ),
     # What runs on a host from a string: the standard library and each other.
     "meshctl.onhost": (set(), set()),
-    "meshctl.consul": ({"proxy.model", "meshctl"}, {"consul", "aiohttp", "msgspec"}),
+    "meshctl.consul": ({"proxy.model", "proxy.core", "meshctl"}, {"consul", "aiohttp", "msgspec"}),
     "meshctl.registry": ({"proxy.model", "meshctl.errors"}, {"aiohttp", "msgspec"}),
     "meshctl.transport": ({"proxy.model", "meshctl"}, {"asyncssh"}),
     "meshctl.bundle": ({"proxy", "meshctl"}, {"packaging"}),
+    # On control hosts, with a handful of other modules of meshctl (bundle.signerwheel).
+    "meshctl.signer": (
+        {
+            *("proxy.model", "proxy.core", "proxy.keyfiles", "proxy.chains"),
+            *("meshctl.errors", "meshctl.durable", "meshctl.pki.authority"),
+            *("meshctl.pki.issued", "meshctl.pki.record"),
+        },
+        {"aiohttp", "cryptography"},
+    ),
+    "meshctl.signer.settings": ({"proxy.model"}, set()),
     "meshctl.apply": ({"proxy.model", "proxy.core", "meshctl"}, {"msgspec"}),
     "meshctl.cli": (
         {"proxy.model", "proxy.core", "meshctl"},
@@ -212,7 +246,7 @@ for name in ({blocked}):
     sys.modules[name] = None
 import importlib, pkgutil, proxy
 for module in pkgutil.walk_packages(proxy.__path__, "proxy."):
-    if module.name not in ("proxy.__main__", "proxy.keys"):
+    if module.name not in ("proxy.__main__", "proxy.keys", "proxy.chains"):
         importlib.import_module(module.name)
 import proxy.__main__
 """

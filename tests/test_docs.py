@@ -15,7 +15,13 @@ from proxy.model.flags import SENTENCE, STATUS, Flag
 from proxy.model.policy import Policy
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ("README.md", "docs/traffic.md", "docs/operations.md", "docs/authorization.md")
+GUIDES = (
+    "README.md",
+    "docs/traffic.md",
+    "docs/operations.md",
+    "docs/authorization.md",
+    "docs/authorization-tokens.md",
+)
 """What has snippets of the operator's two files."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -104,8 +110,14 @@ def test_every_flag_is_explained() -> None:
         assert f"| `{flag}` | {status} | {SENTENCE[flag]} |" in text, flag
 
 
+def on_hosts() -> Iterator[Path]:
+    """The sources of what runs there and is measured."""
+    yield from (ROOT / "proxy").rglob("*.py")
+    yield from (ROOT / "meshctl" / "signer").rglob("*.py")
+
+
 def test_every_metric_is_explained() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "proxy").rglob("*.py"))
+    sources = "".join(path.read_text() for path in on_hosts())
     metrics = set(re.findall(r'"((?:mesh|istio)_[a-z_]+)",?\s*\n?\s*"', sources))
     assert "mesh_ejections_total" in metrics
     text = (ROOT / "docs" / "operations.md").read_text()
@@ -113,7 +125,7 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_metric_that_a_guide_names_exists() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "proxy").rglob("*.py"))
+    sources = "".join(path.read_text() for path in on_hosts())
     for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
         for name in re.findall(r"`((?:mesh|istio)_[a-z_]+)`", path.read_text()):
             assert f'"{name}"' in sources, f"{path.name} names {name}"

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from meshctl.apply.operate import Remote
 from meshctl.facts.request import layout_of
+from meshctl.pki.authority import LEAF_LIFE_S
 from meshctl.pki.store import Signer
 from meshctl.state import DeployRecord
 from proxy.model.names import ServiceName, TrustDomain
@@ -21,6 +22,8 @@ class Issuance:
     record: DeployRecord
     trust_domain: TrustDomain
     now: Callable[[], datetime]
+    life_s: float = LEAF_LIFE_S
+    """``Inventory.leaf_life_s``: as long as befits who renews the leaf."""
 
 
 async def issue(
@@ -45,6 +48,7 @@ async def issue(
         host=remote.host.name,
         service=service,
         now=issuance.now(),
+        life_s=issuance.life_s,
     )
     await remote.run(
         python, "-I", "-m", "proxy.keys", "install", *common,

@@ -9,9 +9,10 @@ from datetime import datetime
 from meshctl.apply.issue import Issuance
 from meshctl.apply.observer import Observer
 from meshctl.inventory.model import Host, Inventory
+from meshctl.pki.authority import Issuer
+from meshctl.pki.signers import SignerCertificates
 from meshctl.pki.store import Signer
-from meshctl.plan.model import Plan
-from meshctl.state import DeployRecord, HostRecord
+from meshctl.state import DeployRecord
 from meshctl.transport import Connector
 from proxy.model.names import HostName, ServiceName, TrustDomain
 from proxy.model.policy import Policy
@@ -30,6 +31,14 @@ class Means:
     """None: the plan issues nothing, so that the CA stays locked."""
     record: DeployRecord
     """What the CA decides by: already written when a plan is carried out."""
+    root: Issuer | None = None
+    """None: the plan certifies no signer, so that the root stays locked."""
+    trust_bundle: bytes = b""
+    """PEM: what a signer's certificate has to lead to. Set where ``root`` is."""
+    signer_certificates: SignerCertificates | None = None
+    """Where they are kept. None: this side remembers none."""
+    certified: frozenset[HostName] = frozenset()
+    """Hosts whose signer was certified before."""
     owner: str
     start_registry: Callable[[], Awaitable[None]]
     publish: Callable[[Policy, HostName], Awaitable[int]]
@@ -43,6 +52,8 @@ class Means:
     """How many more proxies may restart that carry the service: never all of its replicas."""
     one_server: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a Consul server restarts: two at once would lose the quorum of three."""
+    one_signer: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a signer restarts: somebody has to be there for those that renew just then."""
 
     @contextlib.asynccontextmanager
     async def taking_turns(self, host: Host) -> AsyncIterator[None]:
@@ -63,29 +74,9 @@ class Means:
     def issuance(self) -> Issuance:
         assert self.signer is not None, "a plan that issues is carried out with an unlocked CA"
         return Issuance(
-            signer=self.signer, record=self.record, trust_domain=self.trust_domain, now=self.now
+            signer=self.signer,
+            record=self.record,
+            trust_domain=self.trust_domain,
+            now=self.now,
+            life_s=self.inventory.leaf_life_s,
         )
-
-
-def planned_record(inventory: Inventory, plan: Plan, before: DeployRecord) -> DeployRecord:
-    """Which identities each host may have once the plan is carried out.
-
-    A host that is left out keeps what it had; one that left the inventory may have none, but
-    stays on record until ``uninstall``: something of the mesh still runs there.
-    """
-    touched = {host.host for host in plan.hosts if host.python}
-    hosts = {}
-    for host in inventory.hosts:
-        if host.name in touched:
-            services = tuple(sorted(service.name for service in host.services))
-            hosts[host.name] = HostRecord(services=services)
-        elif host.name in before.hosts:
-            hosts[host.name] = before.hosts[host.name]
-    gone = {host: HostRecord(services=()) for host in left_behind(inventory, before)}
-    return DeployRecord(hosts=hosts | gone)
-
-
-def left_behind(inventory: Inventory, record: DeployRecord) -> tuple[HostName, ...]:
-    """Hosts that were deployed to and are not in the inventory any more."""
-    known = {host.name for host in inventory.hosts}
-    return tuple(sorted(host for host in record.hosts if host not in known))

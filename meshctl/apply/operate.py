@@ -1,11 +1,13 @@
 """One operation of ``meshctl.onhost`` on a host, and its answer as a value or an error."""
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from meshctl.artifacts import RenderedFile
 from meshctl.errors import RemoteFailure
-from meshctl.facts.request import lock_path
+from meshctl.facts.request import lock_path, uses_systemd
 from meshctl.inventory.model import Host
 from meshctl.onhost import ship
 from meshctl.transport import Transport
@@ -60,6 +62,18 @@ class Remote:
                 output=said,
             )
         return done.stdout
+
+
+def file_argument(host: Host, file: RenderedFile) -> dict[str, Any]:
+    """A file as operations take it; without systemd everything is the operator's own."""
+    is_owned = uses_systemd(host)
+    return {
+        "path": file.path,
+        "content": base64.b64encode(file.content).decode(),
+        "mode": file.mode,
+        "owner": file.owner if is_owned else "",
+        "group": file.group if is_owned else "",
+    }
 
 
 def _read(host: HostName, operation: str, stdout: bytes, stderr: bytes) -> dict[str, Any]:

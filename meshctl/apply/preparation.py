@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from meshctl.apply import consul_package
 from meshctl.apply.gather import settled
@@ -21,7 +22,10 @@ from meshctl.facts.model import HostFacts
 from meshctl.facts.preflight import Code, Finding, examine
 from meshctl.facts.request import layout_of
 from meshctl.inventory.model import ConsulMode, Inventory
+from meshctl.pki import policykey
 from meshctl.pki.authority import pem
+from meshctl.pki.signers import SignerCertificates, key_id
+from meshctl.pki.signing import last_published
 from meshctl.pki.store import CaStore
 from meshctl.plan.build import build
 from meshctl.plan.desired import Desired, carries_proxy
@@ -62,30 +66,48 @@ async def prepare(
     consul = await asyncio.to_thread(_managed_consul, inventory, mesh.state)
     # The binary's path is the same on all hosts: a managed Consul has no other root than "/".
     paths = (consul_binary(consul, layout_of(wanted[0])),) if consul and wanted else ()
+    # A signer has to know of changes on other hosts, so it is asked whatever the limit says.
+    names = {host.name for host in (*wanted, *inventory.signer_hosts)}
+    asked = [host for host in inventory.hosts if host.name in names]
     seen = await settled(
-        inventory, wanted, connector, owner=mesh.owner, parallel=parallel, paths=paths
+        inventory, asked, connector, owner=mesh.owner, parallel=parallel, paths=paths
     )
     good = {
         host.name: seen.facts[host.name]
         for host in wanted
         if host.name in seen.facts
-        and carries_proxy(host)
         and not examine(inventory, host, seen.facts[host.name], mesh.owner)
     }
-    bundles, findings = await asyncio.to_thread(_bundles, mesh.state, good)
+    signing = {host.name for host in inventory.signer_hosts}
+    carrying = {host.name for host in inventory.hosts if carries_proxy(host)}
+    bundles, findings = await asyncio.to_thread(_bundles, mesh.state, good, carrying, "proxy")
+    signer_bundles, more = await asyncio.to_thread(_bundles, mesh.state, good, signing, "signer")
+    kept = SignerCertificates(mesh.ca.folder)
     desired = Desired(
         inventory=inventory,
         trust_domain=mesh.state.trust_domain,
         bundles=bundles,
         trust_bundle=mesh.ca.trust_bundle_pem,
         issuer=issuer_fingerprint(mesh.ca),
+        signers=kept.fingerprints(mesh.ca.root, signing),
+        certified=frozenset(kept.read()),
+        root_key_id=key_id(mesh.ca.root),
+        signer_bundles=signer_bundles,
+        before=mesh.state.read_record(),
         policy=mesh.policy,
+        policy_key=policykey.read_public(mesh.ca.folder),
+        generation=last_published(mesh.state),
         consul=consul,
         owner=mesh.owner,
         now=datetime.now(UTC),
     )
     return build(
-        desired, seen.facts, failures=seen.failures, findings=findings, limit=frozenset(limit)
+        desired,
+        seen.facts,
+        failures=seen.failures,
+        # A host that is short of both has the same reason for both: one is enough.
+        findings=more | findings,
+        limit=frozenset(limit),
     )
 
 
@@ -114,7 +136,10 @@ def _managed_consul(inventory: Inventory, state: StateDir) -> ManagedConsul | No
 
 
 def _bundles(
-    state: StateDir, facts: dict[HostName, HostFacts]
+    state: StateDir,
+    facts: dict[HostName, HostFacts],
+    wanted: Collection[HostName],
+    kind: Literal["proxy", "signer"],
 ) -> tuple[dict[HostName, Bundle], dict[HostName, tuple[Finding, ...]]]:
     """One resolution for each kind of host; a kind without wheels blocks its own hosts only."""
     cache = bundle_cache(state)
@@ -122,10 +147,12 @@ def _bundles(
     bundles: dict[HostName, Bundle] = {}
     findings: dict[HostName, tuple[Finding, ...]] = {}
     for host, fact in facts.items():
+        if host not in wanted:
+            continue
         try:
             target = target_of(fact)
             if str(target) not in made:
-                made[str(target)] = _resolved(cache, target)
+                made[str(target)] = _resolved(cache, target, kind)
             result = made[str(target)]
         except Refused as error:
             result = error
@@ -143,8 +170,10 @@ def bundle_cache(state: StateDir) -> BundleCache:
     return BundleCache(Path(base) / "meshctl" / "wheels", state.path / LOCK_FILE)
 
 
-def _resolved(cache: BundleCache, target: Target) -> Bundle | MeshError:
+def _resolved(
+    cache: BundleCache, target: Target, kind: Literal["proxy", "signer"]
+) -> Bundle | MeshError:
     try:
-        return cache.resolve(target)
+        return cache.resolve(target) if kind == "proxy" else cache.resolve(target, kind=kind)
     except MeshError as error:
         return error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshctl.apply.gather import read
 from meshctl.apply.operate import Remote
+from meshctl.apply.signers import signer_supervisor
 from meshctl.apply.steps import (
     authority,
     consul_supervisor,
@@ -17,7 +18,14 @@ from meshctl.consul import history
 from meshctl.errors import MeshError, RemoteFailure
 from meshctl.facts.request import layout_of, pid_file, uses_systemd
 from meshctl.inventory.model import ConsulMode, Host, Inventory
-from meshctl.layout import CONSUL_UNIT, CONSUL_USER, PROXY_UNIT, PROXY_USER
+from meshctl.layout import (
+    CONSUL_UNIT,
+    CONSUL_USER,
+    PROXY_UNIT,
+    PROXY_USER,
+    SIGNER_UNIT,
+    SIGNER_USER,
+)
 from meshctl.transport import Connector
 from proxy.model.names import HostName, TrustDomain
 from proxy.model.registration import META_HOST, META_TRUST_DOMAIN, SNAPSHOT_KEY
@@ -92,6 +100,7 @@ async def _remove(
     result = await remote.operate(
         "uninstall",
         proxy=proxy_supervisor(host),
+        signer=signer_supervisor() if facts.seen.signer.is_there else None,
         consul=consul_supervisor() if has_units and _has_consul(inventory) else None,
         api=authority(inventory.consul.address),
         token_file=inventory.consul.token_file,
@@ -103,15 +112,20 @@ async def _remove(
         trust_domain=trust_domain,
         stop_s=stop_s,
         uses_units=has_units,
-        units=[f"{layout.units}/{unit}" for unit in (PROXY_UNIT, CONSUL_UNIT)] if has_units else [],
+        units=(
+            [f"{layout.units}/{unit}" for unit in (PROXY_UNIT, CONSUL_UNIT, SIGNER_UNIT)]
+            if has_units
+            else []
+        ),
         paths=[
             layout.prefix,
             layout.etc,
             layout.state,
             layout.consul_state,
+            layout.signer_state,
             *(() if has_units else (pid_file(host), log_file(host))),
         ],
-        users=[PROXY_USER, CONSUL_USER] if has_units else [],
+        users=[PROXY_USER, CONSUL_USER, SIGNER_USER] if has_units else [],
         folders_if_empty=[] if has_units else _local_folders(host),
         timeout_s=stop_s + _CONSUL_STOP_S + 60,
     )

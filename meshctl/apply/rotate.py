@@ -7,21 +7,17 @@ for new connections, and each is then looked at on the wire. A host that fails s
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshctl.apply.issue import Issuance, issue
-from meshctl.apply.operate import Remote
+from meshctl.apply.placed import Reached, reached
+from meshctl.apply.trust import look, reload_proxy
 from meshctl.errors import MeshError, RemoteFailure
-from meshctl.facts.model import HostFacts
-from meshctl.facts.request import layout_of
 from meshctl.inventory.model import Host, Inventory
-from meshctl.pki.served import Served, fetch_served
-from meshctl.transport import Connector, Transport
-from proxy.model.names import HostName, ServiceName, TrustDomain, server_name, spiffe_id
-from proxy.model.settings import Address
-
-_RELOAD_S = 30.0
+from meshctl.pki.served import Served
+from meshctl.transport import Connector
+from proxy.model.names import HostName, ServiceName, TrustDomain, spiffe_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +26,6 @@ class Rotation:
 
     inventory: Inventory
     wanted: Mapping[HostName, Sequence[ServiceName]]
-    facts: Mapping[HostName, HostFacts]
-    failures: Mapping[HostName, MeshError]
-    """Why a wanted host has no facts."""
     connector: Connector
     issuance: Issuance
     trust_bundle: bytes
@@ -66,7 +59,7 @@ async def rotate(rotation: Rotation, done: Callable[[Rotated], None]) -> tuple[R
                 results = await _host(rotation, host)
             except MeshError as error:
                 services = rotation.wanted[host.name]
-                results = tuple(_failed(host.name, service, error) for service in services)
+                results = tuple(failed(host.name, service, error) for service in services)
         for result in results:
             done(result)
         return results
@@ -77,48 +70,49 @@ async def rotate(rotation: Rotation, done: Callable[[Rotated], None]) -> tuple[R
 
 
 async def _host(rotation: Rotation, host: Host) -> tuple[Rotated, ...]:
-    if host.name in rotation.failures:
-        raise rotation.failures[host.name]
-    facts = rotation.facts[host.name]
-    if not facts.seen.current or facts.seen.python is None:
-        raise MeshError(f"{host.name} has no proxy yet", hint=f"meshctl deploy --limit {host.name}")
-    transport = await rotation.connector.connect(host.name)
-    python = facts.seen.python.executable
-    remote = Remote(host=host, transport=transport, python=python, owner=rotation.owner)
-    await remote.operate("lock")
-    try:
-        return await _workloads(rotation, remote, facts)
-    finally:
-        with contextlib.suppress(MeshError):
-            await remote.operate("unlock")
+    async with reached(host, rotation.connector, rotation.owner) as there:
+        if not there.placed.config:
+            raise MeshError(
+                f"{host.name} has no proxy yet", hint=f"meshctl deploy --limit {host.name}"
+            )
+        services = rotation.wanted[host.name]
+        return await renew(there, services, rotation.issuance, rotation.trust_bundle)
 
 
-async def _workloads(rotation: Rotation, remote: Remote, facts: HostFacts) -> tuple[Rotated, ...]:
-    host, services = remote.host, rotation.wanted[remote.host.name]
-    domain = rotation.issuance.trust_domain
+async def renew(
+    there: Reached,
+    services: Sequence[ServiceName],
+    issuance: Issuance,
+    trust_bundle: bytes,
+    *,
+    take: Callable[[Reached], Awaitable[None]] | None = None,
+) -> tuple[Rotated, ...]:
+    """New leaves for ``services`` of one host, seen on the wire to lead to ``trust_bundle``.
+
+    ``take`` brings its proxy to use them; by default a reload. Never raises for one workload;
+    MeshError when no identity could be taken.
+    """
+    host, transport, domain = there.host, there.transport, issuance.trust_domain
     before: dict[ServiceName, Served] = {}
     refused: dict[ServiceName, MeshError] = {}
     for service in services:
         with contextlib.suppress(MeshError):  # what serves nothing yet has nothing to compare
-            before[service] = await look(host, remote.transport, domain, service, None)
+            before[service] = await look(host, transport, domain, service, None)
         try:
-            await issue(
-                rotation.issuance, remote, service,
-                release=facts.release, config=facts.seen.current,
-            )  # fmt: skip
+            await _issue(issuance, there, service)
         except MeshError as error:
             refused[service] = error
     if len(refused) < len(services):
-        await _reload(remote)
+        await (take(there) if take is not None else reload_proxy(there.remote))
     results = []
     for service in services:
         try:
             if service in refused:
                 raise refused[service]
-            served = await look(host, remote.transport, domain, service, rotation.trust_bundle)
+            served = await look(host, transport, domain, service, trust_bundle)
             _require_new(served, before.get(service), domain, service, host)
         except MeshError as error:
-            results.append(_failed(host.name, service, error))
+            results.append(failed(host.name, service, error))
             continue
         results.append(
             Rotated(
@@ -131,34 +125,13 @@ async def _workloads(rotation: Rotation, remote: Remote, facts: HostFacts) -> tu
     return tuple(results)
 
 
-async def _reload(remote: Remote) -> None:
-    # Over HTTP rather than by a signal: the answer comes once the new identities are in force.
-    admin = f"127.0.0.1:{remote.host.proxy.admin_port}"
-    await remote.run(
-        layout_of(remote.host).python,
-        *("-I", "-m", "proxy.query", "--admin", admin, "POST", "/reload"),
-        timeout_s=_RELOAD_S,
-    )
-
-
-async def look(
-    host: Host,
-    transport: Transport,
-    trust_domain: TrustDomain,
-    service: ServiceName,
-    trust_bundle: bytes | None,
-) -> Served:
-    """The leaf that ``host`` serves for ``service``, seen through the transport, so that no
-    firewall between the operator and the mesh port matters."""
-    bind = host.proxy.inbound_address
-    target = Address(
-        host="127.0.0.1" if bind in ("0.0.0.0", "::") else bind,  # noqa: S104
-        port=host.proxy.inbound_port,
-    )
-    async with transport.tunnel(target) as local:
-        return await fetch_served(
-            local, server_name(trust_domain, service), trust_bundle=trust_bundle
-        )
+async def _issue(issuance: Issuance, there: Reached, service: ServiceName) -> None:
+    release, config = there.placed.release, there.placed.config
+    try:
+        await issue(issuance, there.remote, service, release=release, config=config)
+    except RemoteFailure:
+        # The proxy may have begun to renew the same leaf by itself: one of the two keys is lost.
+        await issue(issuance, there.remote, service, release=release, config=config)
 
 
 def _require_new(
@@ -180,7 +153,8 @@ def _require_new(
         )
 
 
-def _failed(host: HostName, service: ServiceName, error: MeshError) -> Rotated:
+def failed(host: HostName, service: ServiceName, error: MeshError) -> Rotated:
+    """The outcome of a workload whose leaf is not, or not provably, a new one."""
     return Rotated(
         host=host,
         service=service,

@@ -1,7 +1,8 @@
 """Carries out a plan: the very object that was shown.
 
 Hosts at the same time, the steps of one host one after the other. A step that fails stops its
-host only. Consul first on all hosts, then the proxies, then what is published to them.
+host only. Signers first on all hosts, then Consul, then the proxies, then what is published to
+them.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from meshctl.apply.report import HostReport, MeshStepReport, Outcome, Report
 from meshctl.apply.steps import perform, proxy_log, wait_leader
 from meshctl.artifacts import consul_servers
 from meshctl.errors import MeshError, RemoteFailure
+from meshctl.layout import SIGNER_UNIT
 from meshctl.plan import model
 from meshctl.plan.model import Action, HostPlan, Phase, Plan, Verdict
+from meshctl.plan.signer import untold
 from proxy.model.names import HostName
 
 _UNLOCK_TIMEOUT_S = 10.0
@@ -53,6 +56,8 @@ async def run(plan: Plan, means: Means) -> Report:
         means.observer.step_ended(step, 0.0)
         state.mesh.append(MeshStepReport(action=step.action, title=step.title))
     try:
+        await _phase(state, Phase.SIGNER)
+        _warn_of_untold(state)
         await _phase(state, Phase.CONSUL)
         await _await_leader(state)
         await _phase(state, Phase.PROXY)
@@ -78,7 +83,7 @@ def _progress(host: HostPlan) -> _Progress:
         Verdict.SKIPPED: Outcome.SKIPPED,
         Verdict.UNCHANGED: Outcome.UNCHANGED,
     }.get(host.verdict)
-    if outcome is None:
+    if outcome is None or (outcome is Outcome.SKIPPED and host.steps):
         return _Progress(plan=host)
     return _Progress(
         plan=host,
@@ -124,6 +129,17 @@ async def _host(state: _Run, progress: _Progress, phase: Phase) -> None:
             means.observer.step_ended(step, time.monotonic() - began)
     except MeshError as error:
         _end(state, progress, _failure_report(progress, current, error))
+
+
+def _warn_of_untold(state: _Run) -> None:
+    """A signer that did not get its files goes on by the old ones, which may be too generous."""
+    for progress in state.hosts:
+        report = progress.report
+        if report is None or report.outcome not in (Outcome.FAILED, Outcome.ROLLED_BACK):
+            continue
+        had_steps = any(step.phase is Phase.SIGNER for step in progress.plan.steps)
+        if had_steps and report.host in state.means.certified:
+            state.warnings.append(untold(report.host, report.error))
 
 
 async def _remote(state: _Run, progress: _Progress) -> Remote:
@@ -251,15 +267,25 @@ _AFTERMATH = {
 }
 
 
+_SIGNER_AFTERMATH = {
+    "rolled-back": "the signer runs as it did before",
+    "stopped": "the signer is stopped; identities last until their ends",
+    "broken": "going back failed too: the signer does not run, identities last until their ends",
+}
+
+
 def _failure_report(progress: _Progress, step: model.Step | None, error: MeshError) -> HostReport:
     outcome = error.outcome if isinstance(error, StepFailed) else ""
     name = progress.plan.host
     hint = error.hint or _AGAIN
-    if outcome:
+    aftermath = _AFTERMATH.get(outcome, "")
+    if outcome and step is not None and step.phase is Phase.SIGNER:
+        hint = f"see `journalctl -u {SIGNER_UNIT}` on {name}; then run the same command again"
+        aftermath = _SIGNER_AFTERMATH.get(outcome, "")
+    elif outcome:
         # What it printed is in the output already; this is where the rest of it is.
         log = proxy_log(progress.remote.host) if progress.remote else "its log"
         hint = f"see {log}; correct what it says, then run the same command again"
-    aftermath = _AFTERMATH.get(outcome, "")
     return HostReport(
         host=name,
         outcome=Outcome.ROLLED_BACK if outcome == "rolled-back" else Outcome.FAILED,

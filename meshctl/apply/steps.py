@@ -1,18 +1,30 @@
 """How each kind of step is done on a host: a function from its payload to commands there."""
 
 import asyncio
-import base64
+import contextlib
 from typing import Any, assert_never
 from urllib.parse import urlsplit
 
 from meshctl.apply.issue import issue
 from meshctl.apply.means import Means
-from meshctl.apply.operate import Remote
-from meshctl.artifacts import START_TIMEOUT_S, STOP_MARGIN_S, RenderedFile
+from meshctl.apply.operate import Remote, file_argument
+from meshctl.apply.signers import certify, signer_supervisor
+from meshctl.artifacts import (
+    SIGNER_START_S,
+    SIGNER_STOP_S,
+    START_TIMEOUT_S,
+    STOP_MARGIN_S,
+)
 from meshctl.bundle.install import install
 from meshctl.facts.request import layout_of, pid_file, uses_systemd
 from meshctl.inventory.model import Host
-from meshctl.layout import CONSUL_UNIT, PROXY_UNIT
+from meshctl.layout import (
+    CONSUL_UNIT,
+    PROXY_UNIT,
+    SIGNER_ADMIN_PORT,
+    SIGNER_UNIT,
+    SIGNER_USER,
+)
 from meshctl.plan import model
 from meshctl.plan.model import Step
 from meshctl.transport import files
@@ -30,7 +42,12 @@ async def perform(step: Step, remote: Remote, means: Means) -> None:
                 "prepare",
                 users=users,
                 directories=[
-                    {"path": made.path, "mode": made.mode, "owner": made.owner}
+                    {
+                        "path": made.path,
+                        "mode": made.mode,
+                        "owner": made.owner,
+                        "group": made.group,
+                    }
                     for made in directories
                 ],
             )
@@ -41,7 +58,7 @@ async def perform(step: Step, remote: Remote, means: Means) -> None:
         case model.WriteFiles(files=written, link=link):
             await remote.operate(
                 "write",
-                files=[_file(remote.host, file) for file in written],
+                files=[file_argument(remote.host, file) for file in written],
                 link=link,
             )
             means.observer.pushed(remote.host.name, sum(len(file.content) for file in written))
@@ -73,12 +90,22 @@ async def perform(step: Step, remote: Remote, means: Means) -> None:
                     await _bring_up(payload, remote)
             else:
                 await _bring_up(payload, remote)
+        case model.CertifySigner(release=digest):
+            await _certify(digest, remote, means)
+        case model.RunSigner() as payload:
+            # A reload refuses nobody; while one restarts, the others are there.
+            gate = means.one_signer if payload.verb == "restart" else contextlib.nullcontext()
+            async with gate:
+                await _run_signer(payload, remote)
+        case model.RemoveSigner():
+            await _remove_signer(remote, means)
         case model.Prune(releases=releases, configs=configs, wheels=names, consul=binaries):
             await remote.operate(
                 "prune",
                 current=layout.current,
                 previous=layout.previous,
                 configs=f"{layout.prefix}/configs",
+                signer=layout.signer,
                 names={
                     f"{layout.prefix}/releases": releases,
                     f"{layout.prefix}/configs": configs,
@@ -131,17 +158,6 @@ def authority(url: str) -> str:
     return urlsplit(url).netloc
 
 
-def _file(host: Host, file: RenderedFile) -> dict[str, Any]:
-    is_owned = uses_systemd(host)
-    return {
-        "path": file.path,
-        "content": base64.b64encode(file.content).decode(),
-        "mode": file.mode,
-        "owner": file.owner if is_owned else "",
-        "group": file.group if is_owned else "",
-    }
-
-
 async def _start_consul(payload: model.StartConsul, remote: Remote, means: Means) -> None:
     api = authority(payload.address)
 
@@ -173,6 +189,63 @@ async def wait_leader(remote: Remote, address: str, *, servers: int) -> None:
     )
 
 
+async def _certify(release: str, remote: Remote, means: Means) -> None:
+    assert means.root is not None, "a plan that certifies is carried out with an unlocked root"
+    now, kept = means.now(), means.signer_certificates
+    await certify(
+        remote,
+        means.root,
+        trust_bundle=means.trust_bundle,
+        trust_domain=means.trust_domain,
+        now=now,
+        keep=None if kept is None else lambda host, made: kept.keep(host, made, now),
+        release=release,
+    )
+
+
+async def _run_signer(payload: model.RunSigner, remote: Remote) -> None:
+    layout = layout_of(remote.host)
+    digests = {"record_digest": payload.record_digest, "bundle_digest": payload.bundle_digest}
+    await remote.operate(
+        "run-signer",
+        supervisor=signer_supervisor(),
+        link=layout.signer,
+        release=layout.release(payload.release),
+        expected=payload.expected,
+        verb=payload.verb,
+        files=[file_argument(remote.host, file) for file in payload.files],
+        unit=file_argument(remote.host, payload.unit) if payload.unit else None,
+        admin=f"127.0.0.1:{SIGNER_ADMIN_PORT}",
+        wanted={
+            "release": payload.release,
+            **{name: digest for name, digest in digests.items() if digest},
+        },
+        ready_s=SIGNER_START_S + SIGNER_STOP_S,
+        stop_s=2 * SIGNER_STOP_S,
+        # There and, if it does not get ready, back.
+        timeout_s=4 * (SIGNER_START_S + SIGNER_STOP_S),
+    )
+
+
+async def _remove_signer(remote: Remote, means: Means) -> None:
+    layout = layout_of(remote.host)
+    await remote.operate(
+        "remove-signer",
+        supervisor=signer_supervisor(),
+        paths=[
+            layout.signer_state,
+            layout.signer_etc,
+            layout.signer,
+            f"{layout.units}/{SIGNER_UNIT}",
+        ],
+        user=SIGNER_USER,
+        stop_s=2 * SIGNER_STOP_S,
+        timeout_s=60 + 2 * SIGNER_STOP_S,
+    )
+    if means.signer_certificates is not None:
+        means.signer_certificates.forget(remote.host.name)
+
+
 async def _bring_up(payload: model.Service, remote: Remote) -> None:
     host, layout = remote.host, layout_of(remote.host)
     stop_s = stop_timeout_s(host)
@@ -186,8 +259,8 @@ async def _bring_up(payload: model.Service, remote: Remote) -> None:
         config=payload.settings.config,
         expected=payload.expected,
         verb=payload.verb,
-        unit=_file(host, payload.unit) if payload.unit else None,
-        files=[_file(host, file) for file in payload.files],
+        unit=file_argument(host, payload.unit) if payload.unit else None,
+        files=[file_argument(host, file) for file in payload.files],
         admin=f"127.0.0.1:{host.proxy.admin_port}",
         stop_s=stop_s,
         ready_s=START_TIMEOUT_S,

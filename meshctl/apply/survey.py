@@ -11,6 +11,7 @@ from meshctl.inventory.model import Host, Inventory
 from meshctl.status import Catalogue, MeshStatus, build
 from meshctl.transport import Connector
 from proxy.model.names import TrustDomain
+from proxy.model.policy_keys import PolicyTrust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +31,27 @@ class Survey:
 
 
 async def survey(
-    inventory: Inventory, trust_domain: TrustDomain, connector: Connector, *, parallel: int
+    inventory: Inventory,
+    trust_domain: TrustDomain,
+    connector: Connector,
+    *,
+    trust: PolicyTrust,
+    parallel: int,
 ) -> Survey:
     """Never raises for a host or Consul that does not answer: that is what is being found out."""
     gathered, catalogue = await asyncio.gather(
         gather(inventory, inventory.hosts, connector, parallel=parallel),
-        _catalogue(inventory, trust_domain, connector),
+        _catalogue(inventory, trust_domain, connector, trust),
     )
     return Survey(gathered=gathered, catalogue=catalogue)
 
 
 async def _catalogue(
-    inventory: Inventory, trust_domain: TrustDomain, connector: Connector
+    inventory: Inventory, trust_domain: TrustDomain, connector: Connector, trust: PolicyTrust
 ) -> Catalogue | MeshError:
     """Through all hosts' agents at the same time; the first answer counts."""
     asked = [
-        asyncio.create_task(_read(inventory, trust_domain, connector, host), name=host.name)
+        asyncio.create_task(_read(inventory, trust_domain, connector, trust, host), name=host.name)
         for host in inventory.hosts
     ]
     failure: MeshError = Unreachable("no host of the inventory was asked for Consul")
@@ -63,10 +69,16 @@ async def _catalogue(
 
 
 async def _read(
-    inventory: Inventory, trust_domain: TrustDomain, connector: Connector, host: Host
+    inventory: Inventory,
+    trust_domain: TrustDomain,
+    connector: Connector,
+    trust: PolicyTrust,
+    host: Host,
 ) -> Catalogue:
     async with open_consul(inventory, connector, host.name) as edge:
-        (snapshot, _), registered = await asyncio.gather(edge.fetch_snapshot(), edge.workloads())
+        (snapshot, _), registered = await asyncio.gather(
+            edge.fetch_snapshot(trust), edge.workloads()
+        )
     return Catalogue(
         generation=snapshot.generation if snapshot is not None else None,
         checks={

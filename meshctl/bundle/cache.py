@@ -20,8 +20,8 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 
-from meshctl.bundle import closure, index, proxywheel
-from meshctl.bundle.model import Bundle, Target, Wheel
+from meshctl.bundle import closure, index, proxywheel, signerwheel
+from meshctl.bundle.model import Bundle, Kind, Target, Wheel
 from meshctl.errors import MeshError, Refused, StateCorrupt, Unreachable
 from proxy.model import codec
 
@@ -56,31 +56,33 @@ class BundleCache:
         self._dir = cache_dir
         self._lock_path = lock_path
 
-    def resolve(self, target: Target, *, offline: bool = False) -> Bundle:
+    def resolve(self, target: Target, *, kind: Kind = "proxy", offline: bool = False) -> Bundle:
         """Raises Unreachable (no network, or ``offline`` and something is missing), NoWheel,
         StateCorrupt, MeshError.
         """
         try:
             with self._alone():
-                locked = self._locked(target, offline=offline)
+                locked = self._locked(target, kind, offline=offline)
                 wheels = [self._present(one, target, offline=offline) for one in locked.wheels]
-                wheels.append(self._proxy())
+                wheels += [self._built(*made) for made in _own(kind)]
         except OSError as error:
             raise MeshError(
                 f"the bundle cache {self._dir} cannot be used: {error.strerror or error}",
                 hint="check free space and rights there",
             ) from error
-        return Bundle(target=target, wheels=tuple(sorted(wheels, key=lambda one: one.name)))
+        wheels.sort(key=lambda one: one.name)
+        return Bundle(target=target, kind=kind, wheels=tuple(wheels))
 
     def prefetch(self, target: Target | None = None) -> Bundle:
         """Fills the cache while there is a network; without ``target``, for this machine."""
         return self.resolve(target or Target.of_this_machine())
 
-    def _locked(self, target: Target, *, offline: bool) -> _LockedSet:
-        roots = (*host_requirements(target), INSTALLER)
+    def _locked(self, target: Target, kind: Kind, *, offline: bool) -> _LockedSet:
+        roots = (*requirements(target, kind), INSTALLER)
+        key = str(target) if kind == "proxy" else f"{target}+{kind}"
         wanted = codec.digest("\n".join(sorted(map(str, roots))).encode())
         recorded = self._read_lock()
-        locked = recorded.targets.get(str(target))
+        locked = recorded.targets.get(key)
         if locked is not None and locked.requirements == wanted:
             return locked
         if offline:
@@ -89,7 +91,7 @@ class BundleCache:
                 hint="run `meshctl bundle fetch` once with network access",
             )
         locked = _LockedSet(requirements=wanted, wheels=self._download(roots, target))
-        self._write_lock(_LockFile(targets={**recorded.targets, str(target): locked}))
+        self._write_lock(_LockFile(targets={**recorded.targets, key: locked}))
         return locked
 
     def _download(self, roots: Iterable[Requirement], target: Target) -> tuple[_LockedWheel, ...]:
@@ -126,11 +128,10 @@ class BundleCache:
                 hint=f"if that is expected, remove {self._lock_path} to resolve anew",
             )
 
-    def _proxy(self) -> Wheel:
+    def _built(self, name: str, content: bytes) -> Wheel:
         """Built each time: cheap, and then always what is installed here."""
-        content = proxywheel.build()
         sha256 = hashlib.sha256(content).hexdigest()
-        path = self._place(sha256, proxywheel.file_name())
+        path = self._place(sha256, name)
         if not path.is_file() or _sha256(path) != sha256:
             with self._workspace() as folder:
                 made = folder / path.name
@@ -208,8 +209,10 @@ class BundleCache:
             raise
 
 
-def host_requirements(target: Target) -> tuple[Requirement, ...]:
-    """What the ``host`` extra of the installed meshctl asks for on ``target``."""
+def requirements(target: Target, kind: Kind = "proxy") -> tuple[Requirement, ...]:
+    """What the installed meshctl asks for on ``target``: a proxy's by the ``host`` extra, a
+    signer's by what meshctl itself asks of the same libraries.
+    """
     try:
         lines = importlib.metadata.requires("meshctl") or []
     except importlib.metadata.PackageNotFoundError as error:
@@ -217,7 +220,21 @@ def host_requirements(target: Target) -> tuple[Requirement, ...]:
             "meshctl is not installed, so what a host needs is not known",
             hint="install it with pip; running it from a source tree is not enough",
         ) from error
-    return closure.of_extra(lines, target, "host")
+    if kind == "proxy":
+        return closure.of_extra(lines, target, "host")
+    return tuple(
+        requirement
+        for requirement in closure.applicable(lines, target)
+        if requirement.name in signerwheel.REQUIRES
+    )
+
+
+def _own(kind: Kind) -> list[tuple[str, bytes]]:
+    """Our own wheels: name and content. A signer shares the vocabulary of the proxy."""
+    own = [(proxywheel.file_name(), proxywheel.build())]
+    if kind == "signer":
+        own.append((signerwheel.file_name(), signerwheel.build()))
+    return own
 
 
 def _sha256(path: Path) -> str:

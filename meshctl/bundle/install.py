@@ -4,7 +4,7 @@ import importlib.resources
 from collections.abc import Sequence
 from functools import cache
 
-from meshctl.bundle.model import Bundle
+from meshctl.bundle.model import Bundle, Kind
 from meshctl.errors import RemoteFailure
 from meshctl.transport import Transport
 from meshctl.transport.command import tail
@@ -16,14 +16,10 @@ INSTALL_S = 420.0
 WAIT_S = 60.0
 """For an installation that a cut connection left running."""
 
-PROBE = (
-    "proxy",
-    "uvloop",
-    "httptools",
-    "msgspec",
-    "re2",
-    "cryptography.x509",
-)
+PROBES: dict[Kind, tuple[str, ...]] = {
+    "proxy": ("proxy", "uvloop", "httptools", "msgspec", "re2", "cryptography.x509"),
+    "signer": ("meshctl.signer.service", "meshctl.signer.keys"),
+}
 """Imported once on the host before a release counts as complete."""
 
 
@@ -51,7 +47,7 @@ def install_script() -> str:
 
 
 def install_request(
-    bundle: Bundle, *, wheels_dir: str, release: str, probe: Sequence[str] = PROBE
+    bundle: Bundle, *, wheels_dir: str, release: str, probe: Sequence[str] | None = None
 ) -> bytes:
     """Standard input of the script."""
     return codec.encode(
@@ -60,7 +56,7 @@ def install_request(
             release=release,
             pip=bundle.pip.name,
             wheels=tuple((one.name, one.sha256) for one in bundle.wheels),
-            probe=tuple(probe),
+            probe=PROBES[bundle.kind] if probe is None else tuple(probe),
             wait_s=WAIT_S,
         )
     )

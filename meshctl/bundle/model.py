@@ -7,12 +7,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from meshctl.errors import Refused
 from proxy.model import codec
 
 LAYOUT = 1
 """Part of every digest: raised when a release is laid out differently from the same wheels."""
+
+Kind = Literal["proxy", "signer"]
+"""Which program a bundle is for."""
 
 MACHINES = ("x86_64", "aarch64")
 MIN_PYTHON = (3, 11)
@@ -109,9 +113,10 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """Everything that a release of the proxy on such a host is made of."""
+    """Everything that a release of one program on such a host is made of."""
 
     target: Target
+    kind: Kind = "proxy"
     wheels: tuple[Wheel, ...]
     """Sorted by name. Includes pip's own, which installs the others and is not installed."""
 

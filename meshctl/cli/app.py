@@ -13,8 +13,10 @@ from meshctl.cli import (
     config,
     console,
     deploy,
+    explain,
     hosts,
     init,
+    intentions,
     schema,
     status,
     uninstall,
@@ -59,6 +61,8 @@ app.command(rich_help_panel="Look after")(apply.apply)
 app.add_typer(config.app, name="config", rich_help_panel="Look after")
 app.command(rich_help_panel="Look after")(status.status)
 app.command(rich_help_panel="Look after")(check.check)
+app.command("explain", rich_help_panel="Look after")(explain.explain_command)
+app.add_typer(intentions.app, name="intentions", rich_help_panel="Look after")
 app.add_typer(certs.app, name="certs", rich_help_panel="Look after")
 
 

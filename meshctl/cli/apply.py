@@ -10,19 +10,25 @@ import typer
 
 from meshctl.apply.policy import ACKNOWLEDGE_S, Acknowledged, await_acknowledged, through_any
 from meshctl.cli import console
+from meshctl.cli.access_view import losses_document, show_losses
 from meshctl.cli.console import Output
 from meshctl.cli.options import (
     AssumeYes,
     InventoryFile,
     Mesh,
     OutputFormat,
+    PassphraseFile,
     StateOption,
     open_mesh,
 )
 from meshctl.cli.policy_file import read_policy
 from meshctl.cli.policy_view import document, show_difference
 from meshctl.consul import ConsulEdge, Publication
-from meshctl.errors import Exit
+from meshctl.errors import Exit, RemoteFailure
+from meshctl.pki.passphrase import Source, once, source
+from meshctl.pki.signing import Signing, last_published, make_missing_key, unlocked
+from meshctl.pki.store import CaStore
+from meshctl.policy.access import losses
 from meshctl.policy.diff import Difference, difference
 from proxy.model.policy import Policy, Snapshot
 
@@ -49,8 +55,13 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the difference and change nothing.")
     ] = False,
+    cut: Annotated[
+        bool,
+        typer.Option("--cut", help="End live connections of callers that lose all access."),
+    ] = False,
     yes: AssumeYes = False,
     wait_s: WaitOption = ACKNOWLEDGE_S,
+    passphrase_file: PassphraseFile = None,
     output: OutputFormat = Output.TABLE,
 ) -> None:
     """Put the traffic policy in force: show what changes and for whom, publish, await all proxies.
@@ -60,8 +71,9 @@ def apply(
     with console.errors():
         mesh = open_mesh(inventory, state)
         policy = read_policy(mesh.inventory, file)
-        ask = Consent(is_dry_run=dry_run, is_given=yes)
-        code = asyncio.run(put_in_force(mesh, policy, ask, output, wait_s))
+        ask = Consent(is_dry_run=dry_run, is_given=yes, is_cutting=cut)
+        passphrase = source(passphrase_file)
+        code = asyncio.run(put_in_force(mesh, policy, ask, passphrase, output, wait_s))
         raise SystemExit(int(code))
 
 
@@ -69,15 +81,24 @@ def apply(
 class Consent:
     is_dry_run: bool = False
     is_given: bool = False
+    is_cutting: bool = False
+    """Live connections of callers that lose all access are ended."""
 
 
 async def put_in_force(
-    mesh: Mesh, policy: Policy, consent: Consent, output: Output, wait_s: float, why: str = ""
+    mesh: Mesh,
+    policy: Policy,
+    consent: Consent,
+    passphrase: Source,
+    output: Output,
+    wait_s: float,
+    why: str = "",
 ) -> Exit:
-    """Shows, asks, publishes, waits. Raises MeshError when Consul cannot be asked."""
+    """Shows, asks, signs, publishes, waits. ``passphrase`` is called only when something is to be
+    signed. Raises MeshError when Consul cannot be asked."""
 
     async def act(edge: ConsulEdge) -> Exit:
-        return await _act(edge, mesh, policy, consent, output, wait_s, why)
+        return await _act(edge, mesh, policy, consent, passphrase, output, wait_s, why)
 
     return await through_consul(mesh, act)
 
@@ -96,39 +117,76 @@ async def _act(
     mesh: Mesh,
     policy: Policy,
     consent: Consent,
+    passphrase: Source,
     output: Output,
     wait_s: float,
     why: str,
 ) -> Exit:
-    current, _ = await edge.fetch_snapshot()
+    current = await _believed(edge, mesh)
     changed = difference(current.policy if current else None, policy, mesh.inventory)
     is_new = current is None or current.policy != policy
+    lost = losses(current.policy if current else None, policy, mesh.inventory)
+    is_cutting = is_new and consent.is_cutting
+    access = losses_document(lost, is_cutting=is_cutting)
     if output is Output.TABLE and is_new:
         show_difference(changed)
+        show_losses(lost, is_cutting=is_cutting)
+    if consent.is_cutting and not is_new:
+        console.warn(
+            "nothing is cut: the policy is in force already, so there is nothing to publish",
+            hint="on a host of the called service, `systemctl restart meshctl-proxy` ends what an "
+            "earlier policy left",
+        )
     if not is_new or consent.is_dry_run:
-        _report(output, current, changed, None, None)
+        _report(output, current, changed, access, None, None)
         return Exit.OK
     if not consent.is_given:
         await asyncio.to_thread(console.confirm, "Put it in force?")
     domain = mesh.state.trust_domain
     with mesh.state.lock():
-        published = await edge.publish(policy, domain, why=why)
+        signing = await asyncio.to_thread(_signing, mesh, once(passphrase))
+        published = await edge.publish(policy, signing, why=why, cut_denied=is_cutting)
     with console.err.status(f"waiting for proxies to run generation {published.generation}"):
         said = await await_acknowledged(edge, domain, published.generation, wait_s)
-    _report(output, current, changed, published, said)
+    _report(output, current, changed, access, published, said)
     return Exit.FAILED if said.late else Exit.OK
+
+
+async def _believed(edge: ConsulEdge, mesh: Mesh) -> Snapshot | None:
+    """What is published, if it is signed by this mesh and not older than what it published last.
+    Otherwise it counts for nothing: it is said, and published over."""
+    try:
+        current, _ = await edge.fetch_snapshot(mesh.policy_trust)
+    except RemoteFailure as error:
+        console.warn(str(error), hint=error.hint)
+        return None
+    last = last_published(mesh.state)
+    if current is not None and current.generation < last:
+        console.warn(
+            f"Consul has generation {current.generation}, older than {last}, which was published "
+            "from here",
+            hint="it was given an old one back, or it lost the last: proxies keep the newer one",
+        )
+        return None
+    return current
+
+
+def _signing(mesh: Mesh, passphrase: Source) -> Signing:
+    make_missing_key(CaStore.open(mesh.state), passphrase)
+    return unlocked(mesh.state, passphrase)
 
 
 def _report(
     output: Output,
     current: Snapshot | None,
     changed: Difference,
+    access: dict[str, Any],
     published: Publication | None,
     said: Acknowledged | None,
 ) -> None:
     generation = current.generation if current else None
     if output is Output.JSON:
-        made: dict[str, Any] = {"difference": document(changed), "generation": generation}
+        made: dict[str, Any] = {"difference": document(changed), "generation": generation} | access
         if published is not None and said is not None:
             made |= {
                 "generation": published.generation,

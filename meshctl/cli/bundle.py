@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meshctl.apply.preparation import bundle_cache
-from meshctl.bundle.model import Target
+from meshctl.bundle.model import Kind, Target
 from meshctl.cli import console
 from meshctl.cli.options import InventoryFile, OutputFormat, StateOption, open_mesh
 
@@ -32,24 +32,28 @@ def fetch(
     """Fetch the wheels for a kind of host, so that a later deploy needs no package index."""
     with console.errors():
         mesh = open_mesh(inventory, state)
+        target = Target(python=python, machine=machine, glibc=glibc)
+        kinds: tuple[Kind, ...] = ("proxy", "signer") if mesh.inventory.signer_hosts else ("proxy",)
         with console.err.status(f"fetching wheels for Python {python} on {machine}"):
-            bundle = bundle_cache(mesh.state).resolve(
-                Target(python=python, machine=machine, glibc=glibc)
-            )
+            cache = bundle_cache(mesh.state)
+            bundles = [cache.resolve(target, kind=kind) for kind in kinds]
+        wheels = {wheel.name: wheel for bundle in bundles for wheel in bundle.wheels}
         if output is console.Output.JSON:
             console.emit_json(
                 {
-                    "target": str(bundle.target),
-                    "digest": bundle.digest,
+                    "target": str(target),
+                    "digest": bundles[0].digest,
+                    "releases": {bundle.kind: bundle.digest for bundle in bundles},
                     "wheels": [
                         {"name": wheel.name, "sha256": wheel.sha256, "size": wheel.size}
-                        for wheel in bundle.wheels
+                        for wheel in wheels.values()
                     ],
                 }
             )
             return
         rows = console.table("WHEEL", "BYTES", "SHA-256")
-        for wheel in bundle.wheels:
+        for wheel in wheels.values():
             rows.add_row(wheel.name, str(wheel.size), wheel.sha256[:16])
         console.out.print(rows)
-        console.err.print(f"release {bundle.digest} for {bundle.target} can be pushed")
+        for bundle in bundles:
+            console.err.print(f"{bundle.kind}: release {bundle.digest} for {target} can be pushed")

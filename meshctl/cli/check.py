@@ -11,6 +11,7 @@ from rich.markup import escape
 from meshctl.apply.preparation import owner_of
 from meshctl.apply.survey import Survey
 from meshctl.cli import console, when
+from meshctl.cli.deploy import no_signer
 from meshctl.cli.options import (
     InventoryFile,
     Mesh,
@@ -24,8 +25,10 @@ from meshctl.errors import Exit
 from meshctl.facts.preflight import examine
 from meshctl.inventory.files import missing_files
 from meshctl.pki.authority import CA_WARN_S
+from meshctl.pki.signers import SignerCertificates
 from meshctl.pki.store import CaStore
-from meshctl.status import EXPIRY_PROBLEM, Finding, Severity
+from meshctl.renewing import EXPIRY_PROBLEM, EXPIRY_WARNING
+from meshctl.status import Finding, Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ def check(
         if output is console.Output.JSON:
             console.emit_json({"is_well": not problems, "checked": checked})
         else:
+            if note := no_signer(mesh.inventory):
+                console.err.print(f"[dim]{note}[/]")
             _show(checked, problems)
         raise SystemExit(int(Exit.FAILED if problems else Exit.OK))
 
@@ -99,6 +104,20 @@ def _authority(mesh: Mesh, now: datetime) -> Checked:
                     fix=fix,
                 )
             )
+    for host, certificates in SignerCertificates(ca.folder).read().items():
+        # Also of a signer that is out of reach: it may well go on until its certificate ends.
+        end = certificates[0].not_valid_after_utc
+        if end - now < EXPIRY_WARNING:
+            is_problem = end - now < EXPIRY_PROBLEM
+            findings.append(
+                Finding(
+                    severity=Severity.PROBLEM if is_problem else Severity.WARNING,
+                    subject=f"the signer on {host}",
+                    message=f"the certificate of the signer on {host} ends"
+                    f" {when.remaining(end, now)}",
+                    fix=f"meshctl deploy --limit {host}",
+                )
+            )
     return Checked(
         subject="CA",
         what=f"trust domain {mesh.state.trust_domain}, keys"
@@ -124,8 +143,9 @@ def _judged(mesh: Mesh, seen: Survey, now: datetime) -> Iterator[Checked]:
                 )
                 for found in examine(mesh.inventory, host, facts, owner)
             )
-        if facts is None or facts.seen.current:
-            # Of a host without a proxy, what follows would only say that it has none.
+        signs = host in mesh.inventory.signer_hosts and not is_new
+        if facts is None or facts.seen.current or facts.seen.signer.is_there or signs:
+            # Of a new host, what follows would only say that nothing is there yet.
             about = {host.name, *(f"{service.name} on {host.name}" for service in host.services)}
             told = {finding.message for finding in findings}
             findings += (
@@ -136,7 +156,8 @@ def _judged(mesh: Mesh, seen: Survey, now: datetime) -> Iterator[Checked]:
         yield Checked(
             subject=host.name,
             what="access, Python, architecture, systemd, ports, disk, clock"
-            + (", proxy, workloads, certificates" if facts and facts.seen.current else ""),
+            + (", proxy, workloads, certificates" if facts and facts.seen.current else "")
+            + (", signer" if facts and facts.seen.signer.is_there else ""),
             findings=tuple(findings),
         )
     if not is_new:

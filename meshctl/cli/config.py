@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +18,15 @@ from meshctl.cli.options import (
     InventoryFile,
     Mesh,
     OutputFormat,
+    PassphraseFile,
     StateOption,
     open_mesh,
 )
 from meshctl.cli.policy_file import MeshFile, read_policy
 from meshctl.cli.policy_view import document, show_difference
-from meshctl.consul import ConsulEdge
 from meshctl.consul.history import Entry
 from meshctl.errors import Exit, MeshError
+from meshctl.pki.passphrase import source
 from meshctl.policy.diff import difference
 from proxy.model.codec import encode
 from proxy.model.policy import Snapshot
@@ -116,15 +118,19 @@ def rollback(
     state: StateOption = None,
     yes: AssumeYes = False,
     wait_s: WaitOption = ACKNOWLEDGE_S,
+    passphrase_file: PassphraseFile = None,
     output: OutputFormat = Output.TABLE,
 ) -> None:
-    """Put an earlier policy in force again, as a new generation. mesh.yaml stays as it is."""
+    """Put an earlier policy in force again, as a new generation. mesh.yaml stays as it is.
+
+    Only one that this mesh has signed: what else lies in Consul is named, and not gone back to.
+    """
     with console.errors():
         mesh = open_mesh(inventory, state)
         wanted = _chosen(_history(mesh), generation)
         code = asyncio.run(
             put_in_force(
-                mesh, wanted.policy, Consent(is_given=yes), output, wait_s,
+                mesh, wanted.policy, Consent(is_given=yes), source(passphrase_file), output, wait_s,
                 why=f"rollback to {wanted.generation}",
             )
         )  # fmt: skip
@@ -132,7 +138,7 @@ def rollback(
         raise SystemExit(int(code))
 
 
-def _chosen(entries: list[Entry], generation: int | None) -> Entry:
+def _chosen(entries: Sequence[Entry], generation: int | None) -> Entry:
     known = ", ".join(str(entry.generation) for entry in entries) or "none"
     if generation is None:
         if len(entries) < 2:
@@ -145,11 +151,20 @@ def _chosen(entries: list[Entry], generation: int | None) -> Entry:
 
 
 def _published(mesh: Mesh) -> Snapshot:
-    snapshot, _ = asyncio.run(through_consul(mesh, ConsulEdge.fetch_snapshot))
+    trust = mesh.policy_trust
+    snapshot, _ = asyncio.run(through_consul(mesh, lambda edge: edge.fetch_snapshot(trust)))
     if snapshot is None:
         raise MeshError("no policy is published yet", hint="meshctl apply, or meshctl deploy")
     return snapshot
 
 
-def _history(mesh: Mesh) -> list[Entry]:
-    return asyncio.run(through_consul(mesh, ConsulEdge.history))
+def _history(mesh: Mesh) -> tuple[Entry, ...]:
+    """What this mesh has signed; the rest is named."""
+    trust = mesh.policy_trust
+    found = asyncio.run(through_consul(mesh, lambda edge: edge.history(trust)))
+    for what in found.unverified:
+        console.warn(
+            f"an entry of the history is left out: {what}",
+            hint="only what this mesh signed is shown; earlier releases did not sign",
+        )
+    return found.entries

@@ -12,7 +12,7 @@ import typer
 
 from meshctl.apply import registry
 from meshctl.apply.consul_access import open_consul
-from meshctl.apply.means import Means, left_behind, planned_record
+from meshctl.apply.means import Means
 from meshctl.apply.preparation import Mesh, prepare
 from meshctl.apply.report import Outcome, Report
 from meshctl.apply.run import run
@@ -32,13 +32,18 @@ from meshctl.cli.options import (
 from meshctl.cli.plan_view import show_plan, show_report
 from meshctl.cli.policy_file import MeshFile, read_policy
 from meshctl.cli.progress import observer
+from meshctl.durations import show
 from meshctl.errors import Exit, InvalidInput
 from meshctl.inventory.files import missing_files
-from meshctl.inventory.model import Inventory
-from meshctl.pki.passphrase import source
+from meshctl.inventory.model import Inventory, SignerMode
+from meshctl.pki.authority import Issuer
+from meshctl.pki.passphrase import Source, once, source
+from meshctl.pki.signers import SignerCertificates
+from meshctl.pki.signing import Signing, make_missing_key, unlocked
 from meshctl.pki.store import CaStore, Signer
 from meshctl.plan.document import to_document
 from meshctl.plan.model import Action, Plan, Verdict
+from meshctl.plan.record import left_behind
 from meshctl.transport.connect import Connections
 from proxy.model.names import HostName
 from proxy.model.policy import Policy
@@ -70,6 +75,8 @@ def deploy(
             policy=read_policy(opened.inventory, mesh),
         )
         require_files(opened.inventory)
+        if note := no_signer(opened.inventory):
+            console.err.print(f"[dim]{note}[/]")
         hosts = selected_hosts(opened.inventory, limit, option="--limit")
         chosen = tuple(host.name for host in hosts) if limit else ()
         for name in left_behind(opened.inventory, opened.state.read_record()):
@@ -82,9 +89,27 @@ def deploy(
             code = asyncio.run(_plan_only(subject, chosen, parallel, output))
         else:
             console.require_consent_possible(yes)
+            passphrase = once(source(passphrase_file))
             with opened.state.lock():
-                code = asyncio.run(_deploy(subject, chosen, parallel, output, yes, passphrase_file))
+                if make_missing_key(subject.ca, passphrase):
+                    console.err.print("this mesh has a key now that its policy is signed with")
+                code = asyncio.run(_deploy(subject, chosen, parallel, output, yes, passphrase))
         raise SystemExit(int(code))
+
+
+def no_signer(inventory: Inventory) -> str:
+    """What it means that nobody renews identities by itself; empty: signers do."""
+    if inventory.signer_hosts:
+        return ""
+    why = (
+        "certificates.signer is none"
+        if inventory.certificates.signer is SignerMode.NONE
+        else "no host reached over ssh has the role control"
+    )
+    return (
+        f"no signer ({why}): identities live {show(inventory.leaf_life_s)}, and"
+        " `meshctl certs rotate` renews them"
+    )
 
 
 def require_files(inventory: Inventory) -> None:
@@ -133,7 +158,7 @@ async def _deploy(
     parallel: int,
     output: Output,
     yes: bool,
-    passphrase_file: Path | None,
+    passphrase: Source,
 ) -> Exit:
     connector = Connections(mesh.inventory.hosts, known_hosts=mesh.state.known_hosts)
     try:
@@ -150,7 +175,7 @@ async def _deploy(
         ):
             console.err.print("nothing was changed")
             return Exit.OK
-        report = await _apply(mesh, plan, connector, parallel, passphrase_file)
+        report = await _apply(mesh, plan, connector, parallel, passphrase)
     finally:
         await connector.close()
     if output is Output.JSON:
@@ -171,19 +196,22 @@ def report_exit(report: Report) -> Exit:
 
 
 async def _apply(
-    mesh: Mesh, plan: Plan, connector: Connections, parallel: int, passphrase_file: Path | None
+    mesh: Mesh, plan: Plan, connector: Connections, parallel: int, passphrase: Source
 ) -> Report:
-    signer = await _unlocked(mesh, plan, passphrase_file)
-    before = mesh.state.read_record()
-    record = planned_record(mesh.inventory, plan, before)
-    if record != before:
+    signer = await _unlocked(mesh, plan, passphrase)
+    root = await _unlocked_root(mesh, plan, passphrase)
+    signing = await _signing(mesh, plan, passphrase)
+    record = plan.record
+    if record != mesh.state.read_record():
         mesh.state.write_record(record)
 
     async def publish(policy: Policy, through: HostName) -> int:
+        assert signing is not None, "a plan that publishes is carried out with an unlocked key"
         async with open_consul(mesh.inventory, connector, through) as edge:
-            return (await edge.publish(policy, mesh.state.trust_domain)).generation
+            return (await edge.publish(policy, signing)).generation
 
     consul = mesh.inventory.consul
+    kept = SignerCertificates(mesh.ca.folder)
     with observer(plan) as watching:
         means = Means(
             inventory=mesh.inventory,
@@ -191,6 +219,10 @@ async def _apply(
             connector=connector,
             signer=signer,
             record=record,
+            root=root,
+            trust_bundle=mesh.ca.trust_bundle_pem,
+            signer_certificates=kept,
+            certified=frozenset(kept.read()),
             owner=mesh.owner,
             start_registry=lambda: registry.start(mesh.state, consul.address, consul.datacenter),
             publish=publish,
@@ -202,11 +234,25 @@ async def _apply(
             return await run(plan, means)
 
 
-async def _unlocked(mesh: Mesh, plan: Plan, passphrase_file: Path | None) -> Signer | None:
+async def _signing(mesh: Mesh, plan: Plan, passphrase: Source) -> Signing | None:
+    """Only if policy is to be published."""
+    if not any(step.action is Action.PUBLISH for step in plan.after):
+        return None
+    return await asyncio.to_thread(unlocked, mesh.state, passphrase)
+
+
+async def _unlocked(mesh: Mesh, plan: Plan, passphrase: Source) -> Signer | None:
     """Only if something is to be signed, and before the first host is changed."""
     if not any(step.action is Action.ISSUE_LEAF for host in plan.hosts for step in host.steps):
         return None
-    return await asyncio.to_thread(mesh.ca.unlock, source(passphrase_file))
+    return await asyncio.to_thread(mesh.ca.unlock, passphrase)
+
+
+async def _unlocked_root(mesh: Mesh, plan: Plan, passphrase: Source) -> Issuer | None:
+    """Only if a signer is to be certified: the root stays locked otherwise."""
+    if not any(step.action is Action.CERTIFY_SIGNER for host in plan.hosts for step in host.steps):
+        return None
+    return await asyncio.to_thread(mesh.ca.unlock_root, passphrase)
 
 
 @contextmanager

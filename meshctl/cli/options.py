@@ -12,8 +12,10 @@ from meshctl.cli.console import Output
 from meshctl.errors import InvalidInput
 from meshctl.inventory.model import Host, Inventory, Service
 from meshctl.inventory.parse import parse
+from meshctl.pki import policykey, store
 from meshctl.state import StateDir
 from meshctl.transport.connect import Connections
+from proxy.model.policy_keys import PolicyTrust
 from proxy.model.violation import Violation
 
 InventoryFile = Annotated[
@@ -66,6 +68,11 @@ class Mesh:
 
     inventory: Inventory
     state: StateDir
+
+    @property
+    def policy_trust(self) -> PolicyTrust:
+        """By which what is published is verified."""
+        return policykey.trust(self.state.path / store.FOLDER)
 
     def connections(self) -> Connections:
         """Closed by whoever asked for it."""

@@ -22,10 +22,12 @@ def show_plan(plan: Plan) -> None:
     if plan.before:
         _show_mesh("first", plan.before)
     for host in plan.hosts:
-        if host.verdict is not Verdict.SKIPPED:
+        if host.verdict is not Verdict.SKIPPED or host.steps:
             _show_host(host)
     if plan.after:
         _show_mesh("then", plan.after)
+    for warning in plan.warnings:
+        console.err.print(f"[bold yellow]warning:[/] {escape(warning)}")
     size = f", {megabytes(plan.push_bytes)} to push" if plan.push_bytes else ""
     if plan.is_empty and not plan.has_obstacles:
         console.out.print(f"[bold]no change[/]: {escape(plan.summary)}")

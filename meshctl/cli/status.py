@@ -24,6 +24,7 @@ from meshctl.cli.options import (
     open_mesh,
 )
 from meshctl.errors import Exit
+from meshctl.renewing import SignerView
 from meshctl.status import Finding, HostStatus, MeshStatus, Severity, UpstreamView, WorkloadView
 
 _COLOURS = {
@@ -77,6 +78,7 @@ def document(seen: MeshStatus) -> dict[str, Any]:
         "is_well": seen.is_well,
         "generation": seen.generation,
         "hosts": seen.hosts,
+        "signers": seen.signers,
         "workloads": seen.workloads,
         "findings": seen.findings,
     }
@@ -88,7 +90,11 @@ async def look(mesh: Mesh, parallel: int) -> Survey:
     try:
         with console.err.status(f"asking {len(mesh.inventory.hosts)} host(s)"):
             return await survey(
-                mesh.inventory, mesh.state.trust_domain, connections, parallel=parallel
+                mesh.inventory,
+                mesh.state.trust_domain,
+                connections,
+                trust=mesh.policy_trust,
+                parallel=parallel,
             )
     finally:
         await connections.close()
@@ -102,7 +108,9 @@ async def _watch(mesh: Mesh, interval_s: float, parallel: int, output: console.O
         with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
             while True:
                 began = time.monotonic()
-                seen = await survey(mesh.inventory, domain, connections, parallel=parallel)
+                seen = await survey(
+                    mesh.inventory, domain, connections, trust=mesh.policy_trust, parallel=parallel
+                )
                 now = datetime.now(UTC)
                 built = seen.status(mesh.inventory, domain, now)
                 if output is console.Output.JSON:
@@ -121,7 +129,8 @@ def _render(seen: MeshStatus, now: datetime) -> RenderableType:
         f"[bold]Mesh {seen.trust_domain}[/], policy: {generation}\n",
         _hosts(seen.hosts),
         "",
-        _workloads(seen.workloads, seen.trust_domain, now),
+        *((_signers(seen.signers, now), "") if seen.signers else ()),
+        _workloads(seen.workloads, now),
         "",
         *_findings(seen.findings),
     )
@@ -142,14 +151,46 @@ def _hosts(hosts: Sequence[HostStatus]) -> RenderableType:
     return rows
 
 
-def _workloads(
-    workloads: Sequence[WorkloadView], trust_domain: str, now: datetime
-) -> RenderableType:
+def _signers(signers: Sequence[SignerView], now: datetime) -> RenderableType:
+    rows = console.table("SIGNER", "ADDRESS", "STATE", "CERT ENDS", "SIGNED", "REFUSED")
+    for signer in signers:
+        rows.add_row(
+            signer.host,
+            signer.address,
+            _word(signer.state),
+            _remaining(signer.not_after, now),
+            "-" if signer.signed is None else str(signer.signed),
+            "-" if signer.refused is None else str(signer.refused),
+        )
+    return rows
+
+
+def _remaining(moment: str, now: datetime) -> str:
+    return when.remaining(datetime.fromisoformat(moment), now) if moment else "-"
+
+
+def _renewal(own: WorkloadView, now: datetime) -> str:
+    """When the next one is; ``failing`` and ``by hand`` say the rest."""
+    if own.renewal_error:
+        return _word("failing")
+    if own.renews_at:
+        return _remaining(own.renews_at, now)
+    return "soon" if own.is_renewed else "by hand"
+
+
+def _workloads(workloads: Sequence[WorkloadView], now: datetime) -> RenderableType:
     rows = console.table(
-        "SERVICE", "HOST", "VERSION", "KIND", "APP", "REGISTRY", "IDENTITY", "CERT ENDS", "CALLS"
+        "SERVICE",
+        "HOST",
+        "VERSION",
+        "KIND",
+        "APP",
+        "REGISTRY",
+        "CERT ENDS",
+        "RENEWAL",
+        "CALLS",
     )
     for own in sorted(workloads, key=lambda own: (own.service, own.host)):
-        ends = when.remaining(datetime.fromisoformat(own.not_after), now) if own.not_after else "-"
         rows.add_row(
             own.service,
             own.host,
@@ -157,8 +198,8 @@ def _workloads(
             own.protocol,
             _word(own.health),
             _word(own.registered) if own.registered else "-",
-            own.spiffe_id.removeprefix(f"spiffe://{trust_domain}/"),
-            ends,
+            _remaining(own.not_after, now),
+            _renewal(own, now) if own.not_after else "-",
             ", ".join(map(_call, own.upstreams)) or "-",
         )
     return rows

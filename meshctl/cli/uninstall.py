@@ -10,6 +10,7 @@ from rich.markup import escape
 from meshctl.apply import registry
 from meshctl.apply.preparation import owner_of
 from meshctl.apply.remove import Removal, remove
+from meshctl.apply.signers import tell_all
 from meshctl.cli import console
 from meshctl.cli.console import Output
 from meshctl.cli.options import (
@@ -25,7 +26,12 @@ from meshctl.cli.options import (
 )
 from meshctl.errors import Exit
 from meshctl.inventory.model import ConsulMode, Host
+from meshctl.pki.signers import SignerCertificates
+from meshctl.pki.store import FOLDER
+from meshctl.plan.signer import untold
 from meshctl.state import DeployRecord
+from meshctl.transport.connect import Connections
+from proxy.model.names import HostName
 
 
 def uninstall(
@@ -78,14 +84,34 @@ async def _uninstall(mesh: Mesh, hosts: tuple[Host, ...], parallel: int) -> tupl
             parallel=parallel,
             ended=_show,
         )
+        gone = {removal.host for removal in removals if not removal.error}
+        record = mesh.state.read_record()
+        left = {name: entry for name, entry in record.hosts.items() if name not in gone}
+        if left != record.hosts:
+            mesh.state.write_record(DeployRecord(hosts=left))
+        if gone:
+            await _tell_signers(mesh, gone, DeployRecord(hosts=left), connector)
     finally:
         await connector.close()
-    gone = {removal.host for removal in removals if not removal.error}
-    record = mesh.state.read_record()
-    left = {name: entry for name, entry in record.hosts.items() if name not in gone}
-    if left != record.hosts:
-        mesh.state.write_record(DeployRecord(hosts=left))
     return removals
+
+
+async def _tell_signers(
+    mesh: Mesh, gone: set[HostName], record: DeployRecord, connector: Connections
+) -> None:
+    """Who is removed is refused from now on; a signer that is removed is believed no more."""
+    kept = SignerCertificates(mesh.state.path / FOLDER)
+    certified = set(kept.read())
+    for host in certified & gone:
+        kept.forget(host)
+    staying = [
+        host
+        for host in mesh.inventory.signer_hosts
+        if host.name in certified and host.name not in gone
+    ]
+    failed = await tell_all(mesh.inventory, staying, record, connector, owner=owner_of(mesh.state))
+    for name, error in failed.items():
+        console.warn(untold(name, str(error)), hint=error.hint)
 
 
 def _show(removal: Removal) -> None:

@@ -1,6 +1,6 @@
 """The facts of one host, decoded: observations only, no opinion on whether they are good."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.model.codec import Value
 from proxy.model.names import ServiceName
@@ -45,6 +45,7 @@ class PathFact(Value, frozen=True, kw_only=True):
     owner: str
     sha256: str
     """Empty for what is not a regular file."""
+    group: str = ""
 
 
 class Unit(Value, frozen=True, kw_only=True):
@@ -67,6 +68,8 @@ class Identity(Value, frozen=True, kw_only=True):
     service: ServiceName
     identity: IdentityStatus | None
     error: str = ""
+    host: str = ""
+    """That the leaf says it was made for; empty: it does not."""
     chain: tuple[str, ...] = ()
     """SHA-256 of each certificate's DER: the leaf, then its issuer."""
 
@@ -75,9 +78,23 @@ class RunningIdentity(Value, frozen=True, kw_only=True, forbid_unknown_fields=Fa
     serial: str
 
 
+class Renewal(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """How a proxy renews an identity by itself."""
+
+    next_at: str = ""
+    """RFC 3339; empty: not known yet."""
+    last_error: str = ""
+    failures: int = 0
+    """Since it worked last."""
+    is_revoked: bool = False
+    """The signers know of no such identity on that host."""
+
+
 class RunningWorkload(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
     service: ServiceName
     identity: RunningIdentity | None = None
+    renewal: Renewal | None = None
+    """None: nobody but an operator renews it."""
 
 
 class RunningProxy(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -89,6 +106,53 @@ class RunningProxy(Value, frozen=True, kw_only=True, forbid_unknown_fields=False
     state: str
     generation: int = 0
     workloads: tuple[RunningWorkload, ...] = ()
+    policy_keys: tuple[str, ...] | None = None
+    """None: of a release that says nothing of them."""
+
+
+class SignerCa(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The certificate that a signer signs under."""
+
+    serial: str
+    trust_domain: str
+    issuer_key_id: str
+    """Hex of the key identifier of the root that certified it."""
+    fingerprint: str
+    """SHA-256 of the DER, hex."""
+    not_before: str
+    not_after: str
+    """RFC 3339."""
+
+
+class SignerKeys(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What ``meshctl.signer.keys show`` prints."""
+
+    signer: SignerCa | None = None
+    error: str = ""
+
+
+class RunningSigner(Value, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The part of ``SignerStatus`` that a plan depends on; lenient as ``RunningProxy`` is."""
+
+    release: str
+    record_digest: str
+    bundle_digest: str
+    signer: SignerCa
+    reload_error: str = ""
+    signed: int = 0
+    refused: int = 0
+
+
+class SignerFact(Value, frozen=True, kw_only=True):
+    """What of a signer is on a host, whatever the inventory says."""
+
+    release: str = ""
+    """Digest of the release that its link points to; empty: no link."""
+    is_there: bool = False
+    """Anything of it: a unit, files, a key, the link."""
+    keys: bytes = b""
+    status: bytes = b""
+    """The body of its own ``/status``; empty: it did not answer."""
 
 
 class ConsulFact(Value, frozen=True, kw_only=True):
@@ -133,11 +197,14 @@ class Observation(Value, frozen=True, kw_only=True):
     """SHA-256 of each, which is the name of its directory."""
     current: str = ""
     previous: str = ""
+    policy_keys: bytes = b""
+    """``policy-keys.json`` of the current configuration."""
     paths: dict[str, PathFact] = {}
     units: dict[str, Unit] = {}
     identities: tuple[Identity, ...] = ()
     proxy: bytes = b""
     """The body of the proxy's own ``/status``; empty: it did not answer."""
+    signer: SignerFact = SignerFact()
     consul: ConsulFact = ConsulFact()
     lock: LockFact | None = None
 
@@ -150,6 +217,9 @@ class HostFacts:
     clock_offset_s: float
     """Host's clock minus ours; half the round trip uncertain."""
     proxy: RunningProxy | None
+    signer_keys: SignerKeys = field(default_factory=SignerKeys)
+    signer: RunningSigner | None = None
+    """None: it does not run, or does not answer."""
 
     @property
     def release(self) -> str:

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from meshctl.facts.model import HostFacts, Listener, Observation
 from meshctl.facts.request import lock_path, uses_systemd
-from meshctl.inventory.model import ConsulMode, Host, Inventory
-from meshctl.layout import CONSUL_UNIT, PROXY_UNIT
+from meshctl.inventory.model import ConsulMode, Host, Inventory, Role
+from meshctl.layout import CONSUL_UNIT, PROXY_UNIT, SIGNER_ADMIN_PORT, SIGNER_UNIT
 
 MIN_SYSTEMD = 247
 """Debian 11, the oldest whose sandboxing options the units use (ProtectProc=, 247)."""
@@ -54,9 +54,9 @@ def examine(inventory: Inventory, host: Host, facts: HostFacts, owner: str) -> t
     if seen.python is not None:
         findings += [
             *_systemd(host, seen),
-            *_ports(host, facts),
+            *_ports(inventory, host, facts),
             *_disk(seen),
-            *_consul(inventory, seen),
+            *_consul(inventory, host, seen),
             *_lock(host, seen, owner),
         ]
     findings += _clock(facts)
@@ -117,7 +117,7 @@ def _systemd(host: Host, seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _ports(host: Host, facts: HostFacts) -> Iterator[Finding]:
+def _ports(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Finding]:
     for listener in facts.seen.listeners:
         if _is_ours(listener, facts):
             continue
@@ -135,6 +135,15 @@ def _ports(host: Host, facts: HostFacts) -> Iterator[Finding]:
             if service.outbound_port == listener.port:
                 what = f"port {listener.port}, which reaches {service.name}'s upstreams by name,"
                 fix = f"stop that process, or set outbound_port of {service.name} (a port, or none)"
+            if service.plaintext_port == listener.port:
+                what = f"port {listener.port}, where {service.name} is served in plain text,"
+        if host in inventory.signer_hosts:
+            if listener.port == inventory.certificates.signer_port:
+                what = f"port {listener.port}, where the signer listens,"
+                fix = "stop that process, or set certificates.signer_port"
+            elif listener.port == SIGNER_ADMIN_PORT:
+                what = f"port {listener.port}, the signer's admin port,"
+                fix = "stop that process"
         by = f"{listener.process} (process {listener.pid})" if listener.process else "a process"
         yield Finding(code=Code.PORT, message=f"{what} is in use by {by}", fix=fix)
 
@@ -145,7 +154,7 @@ def _is_ours(listener: Listener, facts: HostFacts) -> bool:
         return True  # gone while it was being looked at: our own, which is just starting or ending
     # The control group too: an old process still draining is not the unit's main one.
     return (unit is not None and unit.pid != 0 and unit.pid == listener.pid) or any(
-        listener.group.endswith(f"/{name}") for name in (PROXY_UNIT, CONSUL_UNIT)
+        listener.group.endswith(f"/{name}") for name in (PROXY_UNIT, CONSUL_UNIT, SIGNER_UNIT)
     )
 
 
@@ -170,11 +179,12 @@ def _clock(facts: HostFacts) -> Iterator[Finding]:
         )
 
 
-def _consul(inventory: Inventory, seen: Observation) -> Iterator[Finding]:
+def _consul(inventory: Inventory, host: Host, seen: Observation) -> Iterator[Finding]:
     consul = inventory.consul
     is_missing = consul.mode is ConsulMode.EXISTING and not seen.consul.is_answering
     # Blocks an installation only: a mesh that runs must stay repairable with Consul gone.
-    if is_missing and not seen.current:
+    # A signer alone needs nothing of it.
+    if is_missing and not seen.current and Role.WORKLOAD in host.roles:
         yield Finding(
             code=Code.CONSUL,
             message=f"no Consul agent answers at {consul.address}",

@@ -8,6 +8,7 @@ cannot be read is reported as absent: the decision what that means is taken on t
 import base64
 import contextlib
 import fcntl
+import grp
 import hashlib
 import http.client
 import json
@@ -100,6 +101,15 @@ def configs(directory: str) -> dict[str, Any]:
     return found
 
 
+def small_file(path: str) -> str:
+    """Its content in base64; empty: there is none."""
+    try:
+        with open(path, "rb") as file:
+            return base64.b64encode(file.read(64 * 1024)).decode()
+    except OSError:
+        return ""
+
+
 def paths(wanted: list[str]) -> dict[str, Any]:
     """Kind, mode, owner and content hash of each path that exists; links are not followed."""
     found = {}
@@ -110,6 +120,7 @@ def paths(wanted: list[str]) -> dict[str, Any]:
             found[path] = {
                 "mode": stat.S_IMODE(status.st_mode),
                 "owner": user_name(status.st_uid),
+                "group": group_name(status.st_gid),
                 "sha256": sha256_of(path) if is_file else "",
             }
         except OSError:
@@ -122,6 +133,13 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def users(wanted: list[str]) -> dict[str, int]:
@@ -293,6 +311,24 @@ def consul(url: str, token_file: str | None, key: str) -> dict[str, Any]:
     }
 
 
+def signer(wanted: "dict[str, Any] | None") -> dict[str, Any]:
+    """What of a signer is here: its release, what its keys say, what it says itself."""
+    if wanted is None or not any(os.path.lexists(path) for path in wanted["traces"]):
+        return {}
+    link = wanted["link"]
+    keys = ""
+    if os.path.exists(f"{link}/bin/python"):
+        program = [f"{link}/bin/python", "-I", "-m", "meshctl.signer.keys", "show"]
+        keys = output_of([*program, "--state-dir", wanted["state"]])
+    status, body = get(f"http://{wanted['admin']}", "/status", {})
+    return {
+        "release": link_name(link),
+        "is_there": True,
+        "keys": base64.b64encode(keys.encode()).decode(),
+        "status": base64.b64encode(body if status == 200 else b"").decode(),
+    }
+
+
 def deploy_lock(path: str) -> dict[str, Any] | None:
     """Who holds the host's deploy lock, and whether one of its operations still runs."""
     try:
@@ -351,10 +387,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "consul_binaries": names_in(f"{prefix}/consul"),
         "current": link_name(f"{prefix}/current"),
         "previous": link_name(f"{prefix}/previous"),
+        "policy_keys": small_file(f"{prefix}/current/policy-keys.json"),
         "paths": paths(request["paths"]),
         "units": units(request["units"]) if has_units else supervised(request["pid_files"]),
         "identities": identities(state, python),
         "proxy": base64.b64encode(body if status == 200 else b"").decode(),
+        "signer": signer(request.get("signer")),
         "consul": consul(request["consul"], request["token_file"], request["snapshot_key"]),
         "lock": deploy_lock(request["lock"]),
     }

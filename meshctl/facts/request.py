@@ -4,11 +4,28 @@ import json
 from importlib import resources
 from urllib.parse import urlsplit
 
-from meshctl.facts.model import HostFacts, Observation, RunningProxy
+from meshctl.facts.model import (
+    HostFacts,
+    Observation,
+    RunningProxy,
+    RunningSigner,
+    SignerKeys,
+)
 from meshctl.inventory.model import ConsulMode, Host, Inventory, TransportKind
-from meshctl.layout import CONSUL_UNIT, CONSUL_USER, PROXY_UNIT, PROXY_USER, Layout
+from meshctl.layout import (
+    CONSUL_UNIT,
+    CONSUL_USER,
+    PROXY_UNIT,
+    PROXY_USER,
+    SIGNER_ADMIN_PORT,
+    SIGNER_UNIT,
+    SIGNER_USER,
+    Layout,
+)
 from proxy.model.codec import Malformed, decode
 from proxy.model.registration import SNAPSHOT_KEY
+
+SIGNER_FILES = ("signer.json", "trust-bundle.pem", "record.json")
 
 INTERPRETERS = ("python3", "python3.13", "python3.12", "python3.11", "/usr/local/bin/python3")
 """Tried in this order: the distribution's own first, because it gets security updates."""
@@ -72,7 +89,23 @@ def owned_paths(host: Host) -> tuple[str, ...]:
         f"{layout.etc}/consul.json",
         f"{layout.units}/{PROXY_UNIT}",
         f"{layout.units}/{CONSUL_UNIT}",
+        *(signer_paths(layout) if uses_systemd(host) else ()),
     )
+
+
+def signer_paths(layout: Layout) -> tuple[str, ...]:
+    """Whatever there is of a signer, besides its release."""
+    return (
+        layout.signer,
+        layout.signer_etc,
+        *(f"{layout.signer_etc}/{name}" for name in SIGNER_FILES),
+        layout.signer_state,
+        f"{layout.units}/{SIGNER_UNIT}",
+    )
+
+
+def signer_ports(inventory: Inventory) -> tuple[int, ...]:
+    return (inventory.certificates.signer_port, SIGNER_ADMIN_PORT)
 
 
 def command(interpreters: tuple[str, ...] = INTERPRETERS) -> tuple[str, ...]:
@@ -87,11 +120,17 @@ def stdin(inventory: Inventory, host: Host, paths: tuple[str, ...] = ()) -> byte
     ports.update(
         port
         for service in host.services
-        for port in (service.outbound_port, *(use.port for use in service.upstreams))
+        for port in (
+            service.outbound_port,
+            service.plaintext_port,
+            *(use.port for use in service.upstreams),
+        )
         if port is not None
     )
     if inventory.consul.mode is ConsulMode.MANAGED:
         ports.update(consul_ports(inventory))
+    if host in inventory.signer_hosts:
+        ports.update(signer_ports(inventory))
     request = {
         "supervisor": "systemd" if uses_systemd(host) else "process",
         "prefix": layout.prefix,
@@ -99,17 +138,27 @@ def stdin(inventory: Inventory, host: Host, paths: tuple[str, ...] = ()) -> byte
         "admin": f"127.0.0.1:{host.proxy.admin_port}",
         "ports": sorted(ports),
         "paths": (*owned_paths(host), *paths),
-        "users": (PROXY_USER, CONSUL_USER) if uses_systemd(host) else (),
-        "units": (PROXY_UNIT, CONSUL_UNIT) if uses_systemd(host) else (),
+        "users": (PROXY_USER, CONSUL_USER, SIGNER_USER) if uses_systemd(host) else (),
+        "units": (PROXY_UNIT, CONSUL_UNIT, SIGNER_UNIT) if uses_systemd(host) else (),
         "pid_files": {PROXY_UNIT: (pid_file(host), layout.settings)},
         "disks": (layout.prefix, layout.state),
         "consul": inventory.consul.address,
         "token_file": inventory.consul.token_file,
         "snapshot_key": SNAPSHOT_KEY,
         "lock": lock_path(host),
+        "signer": _signer(layout) if uses_systemd(host) else None,
     }
     program = resources.files("meshctl.facts").joinpath("probe.py").read_bytes()
     return json.dumps(request).encode() + b"\n" + program
+
+
+def _signer(layout: Layout) -> dict[str, object]:
+    return {
+        "link": layout.signer,
+        "state": layout.signer_state,
+        "admin": f"127.0.0.1:{SIGNER_ADMIN_PORT}",
+        "traces": signer_paths(layout),
+    }
 
 
 def parse(stdout: bytes, *, sent_at: float, received_at: float) -> HostFacts:
@@ -120,4 +169,24 @@ def parse(stdout: bytes, *, sent_at: float, received_at: float) -> HostFacts:
         proxy = decode(seen.proxy, RunningProxy) if seen.proxy else None
     except Malformed:
         proxy = None  # something else answers on the admin port: not our proxy
-    return HostFacts(seen=seen, clock_offset_s=middle - (sent_at + received_at) / 2, proxy=proxy)
+    return HostFacts(
+        seen=seen,
+        clock_offset_s=middle - (sent_at + received_at) / 2,
+        proxy=proxy,
+        signer_keys=_signer_keys(seen.signer.keys),
+        signer=_running_signer(seen.signer.status),
+    )
+
+
+def _signer_keys(shown: bytes) -> SignerKeys:
+    try:
+        return decode(shown, SignerKeys) if shown else SignerKeys()
+    except Malformed:
+        return SignerKeys(error="the installed release could not read it")
+
+
+def _running_signer(status: bytes) -> RunningSigner | None:
+    try:
+        return decode(status, RunningSigner) if status else None
+    except Malformed:
+        return None  # something else answers there

@@ -9,7 +9,7 @@ from typing import TypeVar
 from meshctl.durations import show
 from meshctl.inventory import words
 from meshctl.inventory.model import ConsulMode, Role
-from meshctl.inventory.ports import check_ports, has_http_upstreams, outbound_ports
+from meshctl.inventory.ports import check_ports, has_http_upstreams, has_signer, outbound_ports
 from meshctl.inventory.reading import (
     is_local,
     overlay,
@@ -24,6 +24,9 @@ from proxy.model.settings import HealthCheck
 
 K = TypeVar("K")
 
+LEAST_LIFE_BY_HAND_S = 7 * 86400.0
+"""A week: `meshctl check` begins to warn that long before an identity ends."""
+
 
 def check(root: Entry, findings: Findings) -> None:
     """Adds a violation for each rule broken."""
@@ -34,6 +37,7 @@ def check(root: Entry, findings: Findings) -> None:
     _check_roots(hosts, findings)
     for host in hosts:
         _check_host(host, findings)
+    _check_leaf_life(root, hosts, findings)
     _check_services(root, hosts, findings)
     _check_outbound(root, hosts, findings)
     check_ports(root, hosts, findings)
@@ -122,6 +126,20 @@ def _check_package(package: Entry, findings: Findings) -> None:
     elif has_binary and "sha256" in package:
         at = package["sha256"]
         findings.add(at.path, at.line, "it belongs to an archive, not to a binary", "remove it")
+
+
+def _check_leaf_life(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> None:
+    """A short life is for those that renew by themselves; an operator has other things to do."""
+    life = root["certificates"].get("leaf_life") if "certificates" in root else None
+    if life is None or life.value >= LEAST_LIFE_BY_HAND_S:
+        return
+    if not any(has_signer(root, host) for host in hosts):
+        findings.add(
+            life.path,
+            life.line,
+            "identities would end before anybody renews them: there is no signer",
+            "use 168h or more, or give the role control to a host that is reached over ssh",
+        )
 
 
 def _check_unique_hosts(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -> None:

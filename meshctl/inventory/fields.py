@@ -1,7 +1,7 @@
 """Every key that ``inventory.yaml`` may have: the one table behind parser and JSON Schema."""
 
 from meshctl.inventory import words
-from meshctl.inventory.model import Become, ConsulMode, HostKeyPolicy, Role, TransportKind
+from meshctl.inventory.model import Become, ConsulMode, HostKeyPolicy, Role, SignerMode, TransportKind
 from meshctl.inventory.shape import (
     Choice,
     Duration,
@@ -151,7 +151,11 @@ _SERVICE_DEFAULTS = (
     ),
     Key("address", words.APP_ADDRESS, "Where it listens on its host.", default="127.0.0.1"),
     Key("version", words.VERSION, "Which version this instance is.", default="v1"),
-    Key("user", words.UNIX_USER, "The unix user that the service runs as."),
+    Key(
+        "user",
+        words.UNIX_USER,
+        "The unix user that the service runs as: only its processes may call as the service.",
+    ),
     Key("health", HEALTH, "How the proxy asks whether the service can serve."),
 )
 
@@ -174,6 +178,12 @@ SERVICE = Record(
             Integer(0, MAX_WEIGHT, "a weight"),
             "This instance's share of the requests; 0: only while there is no other.",
             default=1,
+        ),
+        Key(
+            "plaintext_port",
+            PROXY_PORT,
+            "Where the proxy serves callers outside the mesh, in plain text, while the service's "
+            "mode in mesh.yaml is permissive.",
         ),
     )
 )
@@ -262,12 +272,30 @@ CONSUL = Record(
     ),
 )
 
+CERTIFICATES = Record(
+    (
+        Key(
+            "signer",
+            Choice(tuple(SignerMode)),
+            "Who renews identities: signers on the control hosts, or none but `certs rotate`.",
+            default="auto",
+        ),
+        Key("signer_port", PROXY_PORT, "Where signers listen, for mTLS.", default=15008),
+        Key(
+            "leaf_life",
+            Duration(60, 365 * 86400),
+            "How long an identity lives. By default 24h with signers, 720h without.",
+        ),
+    )
+)
+
 INVENTORY = Record(
     (
         Key("version", Exactly(1, "write 'version: 1'"), "The format of this file.", True),
         Key("ssh", SSH, "How hosts are reached, unless they say otherwise."),
         Key("consul", CONSUL, "The registry of the mesh.", True),
         Key("proxy", PROXY, "Where proxies listen, unless a host says otherwise."),
+        Key("certificates", CERTIFICATES, "How long identities live, and who renews them."),
         Key("defaults", DEFAULTS, "For every service, unless it says otherwise."),
         Key("hosts", ListOf(HOST, least=1), "The machines of the mesh.", True),
     )

@@ -9,6 +9,12 @@ from proxy.model.names import HostName, ServiceName
 from proxy.model.settings import Capacity, HealthCheck, Protocol
 
 
+class SignerMode(StrEnum):
+    AUTO = "auto"
+    """On each control host that is reached over ssh."""
+    NONE = "none"
+
+
 class Role(StrEnum):
     CONTROL = "control"
     WORKLOAD = "workload"
@@ -92,6 +98,8 @@ class Service:
     outbound_port: int | None = None
     """Loopback port for all HTTP upstreams, told apart by Host; None: there is none."""
     weight: int = 1
+    plaintext_port: int | None = None
+    """Where callers outside the mesh are served while the service's mode is permissive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +142,38 @@ class Consul:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    signer: SignerMode = SignerMode.AUTO
+    signer_port: int = 15008
+    leaf_life_s: float | None = None
+    """None: as long as befits who renews them (``Inventory.leaf_life_s``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     source: Path
     """Absolute path of the file; relative paths in it were resolved against its folder."""
     consul: Consul
     hosts: tuple[Host, ...]
+    certificates: Certificates = Certificates()
+
+    @property
+    def signer_hosts(self) -> tuple[Host, ...]:
+        """Where identities are renewed while nobody watches; may be empty."""
+        if self.certificates.signer is SignerMode.NONE:
+            return ()
+        return tuple(
+            host
+            for host in self.hosts
+            if Role.CONTROL in host.roles and host.transport is TransportKind.SSH
+        )
+
+    @property
+    def leaf_life_s(self) -> float:
+        """24 h where signers renew leaves (Istio), 30 days where an operator does."""
+        if self.certificates.leaf_life_s is not None:
+            return self.certificates.leaf_life_s
+        return 86400.0 if self.signer_hosts else 30 * 86400.0
 
     def callers_of(self, service: ServiceName) -> tuple[ServiceName, ...]:
         """Services that declare ``service`` as an upstream, sorted: who may call it."""

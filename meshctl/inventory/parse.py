@@ -15,6 +15,7 @@ from meshctl.errors import InvalidInput
 from meshctl.inventory import checks, fields
 from meshctl.inventory.model import (
     Become,
+    Certificates,
     Consul,
     ConsulBinary,
     ConsulMode,
@@ -24,6 +25,7 @@ from meshctl.inventory.model import (
     ProxyPlacement,
     Role,
     Service,
+    SignerMode,
     Ssh,
     TransportKind,
     UpstreamUse,
@@ -121,6 +123,7 @@ class _Builder:
             source=source,
             consul=self._consul(self._root["consul"]),
             hosts=tuple(self._host(host) for host in self._root["hosts"].parts()),
+            certificates=self._certificates(self._root.get("certificates")),
         )
 
     def _default(self, key: str, otherwise: Any) -> Any:
@@ -132,6 +135,14 @@ class _Builder:
         if "package" in entry:
             given["package"] = ConsulBinary(**_plain(entry["package"]))
         return Consul(**given)
+
+    def _certificates(self, entry: Entry | None) -> Certificates:
+        given = _plain(entry)
+        if "signer" in given:
+            given["signer"] = SignerMode(given["signer"])
+        if "leaf_life" in given:
+            given["leaf_life_s"] = given.pop("leaf_life")
+        return Certificates(**given)
 
     def _host(self, entry: Entry) -> Host:
         transport = TransportKind(entry.plain("transport", TransportKind.SSH))

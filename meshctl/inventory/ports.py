@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshctl.inventory import words
-from meshctl.inventory.model import ConsulMode, ProxyPlacement
+from meshctl.inventory.model import Certificates, ConsulMode, ProxyPlacement, Role, SignerMode
 from meshctl.inventory.reading import (
+    is_local,
     machines_of,
     overlay,
     protocols_of,
+    roles_of,
     services_of,
     upstreams_of,
 )
@@ -22,6 +24,7 @@ OUTBOUND_PORT = 15001
 """For HTTP by Host, if nothing is written."""
 
 _LOOPBACK = "127.0.0.1"
+_SIGNER_ADMIN_PORT = 15009
 _CONSUL_MESH_PORTS = (8300, 8301, 8302)
 """Consul's own: server RPC and the two gossip ports."""
 
@@ -97,6 +100,13 @@ def _claims(root: Entry, host: Entry) -> Iterator[_Claim]:
     ):
         at = proxy.get(key) or Entry(default, f"{host.path}.proxy.{key}", host.line)
         yield _Claim(address, at.value, what, at.path, at.line)
+    if has_signer(root, host):
+        certificates = root.get("certificates")
+        path = f"{host.path}.roles"
+        written = certificates.get("signer_port") if certificates is not None else None
+        at = written or Entry(Certificates().signer_port, path, host.line)
+        yield _Claim(inbound, at.value, "the signer", at.path, at.line)
+        yield _Claim(_LOOPBACK, _SIGNER_ADMIN_PORT, "the signer's admin port", path, host.line)
     inherited = root["defaults"].plain("address", _LOOPBACK) if "defaults" in root else _LOOPBACK
     for service in services_of(host):
         name = service.plain("name", "?")
@@ -108,11 +118,25 @@ def _claims(root: Entry, host: Entry) -> Iterator[_Claim]:
         if port is not None and port.value:
             what = f"{name}'s outbound port"
             yield _Claim(_LOOPBACK, port.value, what, port.path, port.line)
+        port = service.get("plaintext_port")
+        if port is not None:
+            what = f"{name} in plain text"
+            yield _Claim(inbound, port.value, what, port.path, port.line)
         for upstream in upstreams_of(service):
             port = upstream.get("port")
             if port is not None:
                 what = f"{name}'s upstream {upstream.plain('service', '?')}"
                 yield _Claim(_LOOPBACK, port.value, what, port.path, port.line)
+
+
+def has_signer(root: Entry, host: Entry) -> bool:
+    """As ``Inventory.signer_hosts`` says."""
+    certificates = root.get("certificates")
+    mode = SignerMode.AUTO
+    if certificates is not None:
+        mode = certificates.plain("signer", mode)
+    is_control = Role.CONTROL in roles_of(host)
+    return mode != SignerMode.NONE and is_control and not is_local(host)
 
 
 def _consul_claims(root: Entry) -> Iterator[_Claim]:

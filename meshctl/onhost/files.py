@@ -60,14 +60,14 @@ def content(path: str) -> "bytes | None":
         return None
 
 
-def directory(path: str, mode: int, owner: str) -> None:
+def directory(path: str, mode: int, owner: str, group: str = "") -> None:
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, mode)
     if os.path.islink(path) or not os.path.isdir(path):
         raise Fault(f"{path} is not a directory")
     if owner:
-        os.chown(path, user_id(owner), group_id(owner))
+        os.chown(path, user_id(owner), group_id(group or owner))
     os.chmod(path, mode)
 
 

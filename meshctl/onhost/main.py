@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from meshctl.onhost import consul, lock, removal, service, upkeep
+from meshctl.onhost import consul, lock, removal, service, signer, upkeep
 from meshctl.onhost.fault import Fault
 
 OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -24,6 +24,10 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "bring-up": service.bring_up,
     "start-consul": consul.start,
     "wait-leader": consul.wait_leader,
+    "run-signer": signer.run_signer,
+    "tell-signer": signer.tell,
+    "reload-signer": signer.reload,
+    "remove-signer": signer.remove_signer,
     "uninstall": removal.uninstall,
 }
 _LOCK_WAIT_S = 30.0

@@ -14,6 +14,8 @@ from meshctl.onhost.supervisor import Supervisor, supervisor
 def uninstall(request: dict[str, Any]) -> dict[str, Any]:
     """Returns what was removed, in words."""
     done: list[str] = []
+    if request["signer"]:
+        _end(supervisor(request["signer"]), 60, "the signer", done)
     proxy = supervisor(request["proxy"])
     _end(proxy, request["stop_s"], "the proxy", done)
     headers = _token(request["token_file"])

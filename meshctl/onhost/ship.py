@@ -7,8 +7,8 @@ from typing import Any
 
 # In the order in which they import each other.
 _MODULES = (
-    "fault", "files", "lock", "command", "supervisor", "upkeep", "service", "consul", "removal",
-    "main",
+    "fault", "files", "lock", "command", "supervisor", "upkeep", "service", "signer", "consul",
+    "removal", "main",
 )  # fmt: skip
 
 _BOOT = (

@@ -17,7 +17,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     for user in request["users"]:
         create_user(user)
     for made in request["directories"]:
-        files.directory(made["path"], made["mode"], made["owner"])
+        files.directory(made["path"], made["mode"], made["owner"], made.get("group", ""))
     return {}
 
 
@@ -53,6 +53,7 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
     """Removes names below the given folders, but never what runs or ran before."""
     kept = {files.target_name(request["current"]), files.target_name(request["previous"])} - {""}
     kept |= {files.target_name(f"{request['configs']}/{config}/release") for config in kept}
+    kept.add(files.target_name(request.get("signer", "")))
     removed = 0
     for folder, names in request["names"].items():
         for name in names:

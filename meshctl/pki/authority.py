@@ -20,9 +20,11 @@ from meshctl.errors import MeshError, Refused
 from meshctl.pki.record import DeployRecord
 from proxy.model.names import (
     HostName,
+    InvalidName,
     ServiceName,
     SpiffeId,
     TrustDomain,
+    parse_host,
     parse_trust_domain,
     spiffe_id,
 )
@@ -32,7 +34,9 @@ ROOT_LIFE_S = 10 * 365 * 86400
 ISSUING_LIFE_S = 365 * 86400
 """1 year: Consul's intermediate."""
 LEAF_LIFE_S = 30 * 86400
-"""30 days while leaves are renewed by an operator; 24 h (Istio) once there is an online signer."""
+"""30 days while leaves are renewed by an operator."""
+SIGNED_LEAF_LIFE_S = 24 * 3600
+"""24 hours (Istio) where signers renew them."""
 LEAF_LIFE_MIN_S = 60
 """Below this a leaf would end while it is being installed."""
 BACKDATE_S = 60
@@ -44,6 +48,9 @@ CA_WARN_S = 60 * 86400
 # them would add no strength, and several times the CPU to each handshake (OpenSSL has assembler
 # for P-256 only).
 _CURVE = ec.SECP256R1
+
+HOST_NAME = NameOID.ORGANIZATIONAL_UNIT_NAME
+"""The part of a leaf's subject that names its host."""
 
 _CSR_MAX_BYTES = 16 * 1024
 """A P-256 request is under 1 KiB."""
@@ -89,6 +96,7 @@ class Leaf:
 class _Terms:
     """What a leaf is going to say, before it is allowed to."""
 
+    host: HostName
     spiffe_id: SpiffeId
     public_key: ec.EllipticCurvePublicKey
     not_before: datetime
@@ -128,8 +136,9 @@ def trust_domain_of(certificate: x509.Certificate) -> TrustDomain:
 def create_root(trust_domain: TrustDomain, now: datetime, *, life_s: float = ROOT_LIFE_S) -> Issuer:
     """A new self-signed root: what every host of the mesh will trust."""
     key = ec.generate_private_key(_CURVE())
-    name = _ca_name(trust_domain, "root CA", key)
-    builder = _ca_builder(trust_domain, name, name, key, now, now + timedelta(seconds=life_s))
+    public = key.public_key()
+    name = _ca_name(trust_domain, "root CA", public)
+    builder = _ca_builder(trust_domain, name, name, public, now, now + timedelta(seconds=life_s))
     # One CA below it; path length 1 keeps it usable for an issuing CA per signer.
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
     return Issuer(certificate=builder.sign(key, hashes.SHA256()), key=key)
@@ -141,13 +150,31 @@ def create_issuing(root: Issuer, now: datetime, *, life_s: float = ISSUING_LIFE_
     It can sign leaves only, and only for this trust domain: a stolen issuing key makes no
     certificate that a browser, or another mesh, would take for a name of theirs.
     """
-    _require_valid(root.certificate, now, "root CA", "the root has to be replaced")
-    trust_domain = root.trust_domain
+    _require_valid(root.certificate, now, "root CA", "meshctl certs rescue")
     key = ec.generate_private_key(_CURVE())
+    certificate = _certify_ca(root, key.public_key(), "issuing CA", now, life_s)
+    return Issuer(certificate=certificate, key=key)
+
+
+def certify_signer(
+    root: Issuer, csr_pem: bytes, now: datetime, *, life_s: float = ISSUING_LIFE_S
+) -> x509.Certificate:
+    """An issuing CA for a key that was made on a control host and stays there.
+
+    Held to the same rules as ``create_issuing``. Raises Refused.
+    """
+    _require_valid(root.certificate, now, "root CA", "meshctl certs rescue")
+    return _certify_ca(root, check_request(csr_pem), "signer CA", now, life_s)
+
+
+def _certify_ca(
+    root: Issuer, key: ec.EllipticCurvePublicKey, what: str, now: datetime, life_s: float
+) -> x509.Certificate:
+    trust_domain = root.trust_domain
     until = min(now + timedelta(seconds=life_s), root.certificate.not_valid_after_utc)
     builder = _ca_builder(
         trust_domain,
-        _ca_name(trust_domain, "issuing CA", key),
+        _ca_name(trust_domain, what, key),
         root.certificate.subject,
         key,
         now,
@@ -168,7 +195,7 @@ def create_issuing(root: Issuer, now: datetime, *, life_s: float = ISSUING_LIFE_
         ),
         critical=True,
     )
-    return Issuer(certificate=builder.sign(root.key, hashes.SHA256()), key=key)
+    return builder.sign(root.key, hashes.SHA256())
 
 
 def sign_leaf(
@@ -188,7 +215,7 @@ def sign_leaf(
     """
     public_key = check_request(csr_pem)
     identity = decide_identity(record, issuer.trust_domain, host, service)
-    terms = _set_terms(issuer, identity, public_key, now, life_s)
+    terms = _set_terms(issuer, host, identity, public_key, now, life_s)
     _enforce(issuer, terms, now)
     return Leaf(
         certificate=_sign(issuer, terms),
@@ -197,6 +224,17 @@ def sign_leaf(
         service=service,
         spiffe_id=identity,
     )
+
+
+def host_of(leaf: x509.Certificate) -> HostName | None:
+    """The host that a leaf of ours was made for; None: it does not say."""
+    found = leaf.subject.get_attributes_for_oid(HOST_NAME)
+    if len(found) != 1 or len(leaf.subject) != 1:
+        return None
+    try:
+        return parse_host(str(found[0].value))
+    except InvalidName:
+        return None
 
 
 def check_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
@@ -235,6 +273,7 @@ def decide_identity(
 
 def _set_terms(
     issuer: Issuer,
+    host: HostName,
     identity: SpiffeId,
     public_key: ec.EllipticCurvePublicKey,
     now: datetime,
@@ -245,6 +284,7 @@ def _set_terms(
     now = now.astimezone(UTC).replace(microsecond=0)
     ca = issuer.certificate
     return _Terms(
+        host=host,
         spiffe_id=identity,
         public_key=public_key,
         not_before=max(now - timedelta(seconds=BACKDATE_S), ca.not_valid_before_utc),
@@ -260,7 +300,8 @@ def _enforce(issuer: Issuer, terms: _Terms, now: datetime) -> None:
         raise Refused(f"{terms.spiffe_id} is not in this CA's trust domain")
     if terms.not_after > ca.not_valid_after_utc:
         raise Refused(f"the identity of {terms.spiffe_id} would outlive its issuing CA")
-    if terms.not_after - now < timedelta(seconds=LEAF_LIFE_MIN_S):
+    # Certificates count in whole seconds: a leaf of exactly the least life is one of it.
+    if terms.not_after - now.replace(microsecond=0) < timedelta(seconds=LEAF_LIFE_MIN_S):
         raise Refused(
             f"the identity of {terms.spiffe_id} would end within {LEAF_LIFE_MIN_S} s",
             hint="meshctl init --renew-issuing",
@@ -285,8 +326,9 @@ def _sign(issuer: Issuer, terms: _Terms) -> x509.Certificate:
     )
     return (
         x509.CertificateBuilder()
-        # Empty, and the SAN critical (RFC 5280, 4.2.1.6): no second name that could be believed.
-        .subject_name(x509.Name([]))
+        # Which host it was made for: so that a signer, asked to renew it, can look the host up.
+        # Not an identity, and not a kind of name that anybody matches; the SAN is critical.
+        .subject_name(x509.Name([x509.NameAttribute(HOST_NAME, terms.host)]))
         .issuer_name(issuer.certificate.subject)
         .public_key(terms.public_key)
         # 159 random bits; the CA/Browser Forum asks for 64.
@@ -312,10 +354,10 @@ def _sign(issuer: Issuer, terms: _Terms) -> x509.Certificate:
     )
 
 
-def _ca_name(trust_domain: TrustDomain, what: str, key: ec.EllipticCurvePrivateKey) -> x509.Name:
+def _ca_name(trust_domain: TrustDomain, what: str, key: ec.EllipticCurvePublicKey) -> x509.Name:
     # A part of the key's digest: two roots during a rotation must not share a name. The common
     # name is limited to 64 characters (RFC 5280, upper bounds), trust domains are longer.
-    digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]
+    digest = x509.SubjectKeyIdentifier.from_public_key(key).digest.hex()[:8]
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "meshctl"),
@@ -328,7 +370,7 @@ def _ca_builder(
     trust_domain: TrustDomain,
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     now: datetime,
     until: datetime,
 ) -> x509.CertificateBuilder:
@@ -337,7 +379,7 @@ def _ca_builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(seconds=BACKDATE_S))
         .not_valid_after(until.astimezone(UTC).replace(microsecond=0))
@@ -362,7 +404,7 @@ def _ca_builder(
             ),
             critical=False,
         )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

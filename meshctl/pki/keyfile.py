@@ -9,10 +9,11 @@ the library itself read it.
 import base64
 import hashlib
 import os
+from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import padding
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -32,7 +33,10 @@ _BEGIN = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _END = b"-----END ENCRYPTED PRIVATE KEY-----"
 
 
-def to_pem(key: ec.EllipticCurvePrivateKey, passphrase: Passphrase | None) -> bytes:
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+def to_pem(key: PrivateKey, passphrase: Passphrase | None) -> bytes:
     if passphrase is None:
         return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -53,11 +57,28 @@ def is_encrypted(pem: bytes) -> bool:
 def from_pem(pem: bytes, passphrase: Passphrase | None, name: str) -> ec.EllipticCurvePrivateKey:
     """``name`` is the file, for messages. Raises StateCorrupt for a damaged file, Refused for a
     wrong passphrase."""
+    key = _load(pem, passphrase, name)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise StateCorrupt(f"{name} is not an EC key", hint=f"restore {name} from a backup")
+    return key
+
+
+def ed25519_from_pem(
+    pem: bytes, passphrase: Passphrase | None, name: str
+) -> ed25519.Ed25519PrivateKey:
+    """As ``from_pem``."""
+    key = _load(pem, passphrase, name)
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise StateCorrupt(f"{name} is not an Ed25519 key", hint=f"restore {name} from a backup")
+    return key
+
+
+def _load(pem: bytes, passphrase: Passphrase | None, name: str) -> object:
     if passphrase is None and is_encrypted(pem):
         raise Refused(f"{name} is encrypted and no passphrase was given")
     secret = passphrase.reveal() if passphrase is not None and is_encrypted(pem) else None
     try:
-        key = load_pem_private_key(pem, secret)
+        return load_pem_private_key(pem, secret)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         # With a wrong passphrase the decrypted bytes are noise, which is all that is known.
         if secret is not None and _is_complete(pem):
@@ -66,9 +87,6 @@ def from_pem(pem: bytes, passphrase: Passphrase | None, name: str) -> ec.Ellipti
             f"{name} is damaged: it is not a private key in PEM form",
             hint=f"restore {name} from a backup",
         ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise StateCorrupt(f"{name} is not an EC key", hint=f"restore {name} from a backup")
-    return key
 
 
 def _is_complete(pem: bytes) -> bool:

@@ -53,6 +53,18 @@ Source: TypeAlias = Callable[[], Passphrase]
 """Called at most once, when the passphrase is needed."""
 
 
+def once(obtain: Source) -> Source:
+    """``obtain``, remembered: several keys are under the one passphrase, asked for once."""
+    held: list[Passphrase] = []
+
+    def remembered() -> Passphrase:
+        if not held:
+            held.append(obtain())
+        return held[0]
+
+    return remembered
+
+
 def source(file: Path | None = None) -> Source:
     """The usual order for opening a CA: ``--passphrase-file``, the environment, the terminal."""
 

@@ -12,6 +12,7 @@ from meshctl.pki.authority import serial_text
 from proxy.model.settings import Address
 
 _HANDSHAKE_S = 10.0
+_READ_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,62 @@ async def fetch_served(address: Address, server_name: str, *, trust_bundle: byte
     der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.transport.abort()
     return _read(der)
+
+
+async def probe_trust(address: Address, server_name: str, context: ssl.SSLContext) -> bool:
+    """Whether a proxy's inbound port believes the certificate that ``context`` shows
+    (``probe.probing``), as the workload that ``server_name`` selects.
+
+    In TLS 1.3 a client is verified last, when its own handshake is over: one that is not believed
+    reads an alert. One that is, but is no service's, reads the authenticated end of the session,
+    which nobody but the server itself can send. Raises Unreachable for anything else: a
+    connection that breaks off proves nothing.
+    """
+    try:
+        async with asyncio.timeout(_HANDSHAKE_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            try:
+                return await _is_believed(reader, writer, server_name, context)
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError) as error:
+        reason = getattr(error, "reason", None) or str(error) or "no answer in time"
+        raise Unreachable(f"no answer to a TLS probe of {server_name}: {reason}") from error
+
+
+async def _is_believed(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    server_name: str,
+    context: ssl.SSLContext,
+) -> bool:
+    # Not asyncio's own TLS: there a cut connection looks like one that was ended.
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname=server_name)
+    is_done = False
+    while True:
+        try:
+            if not is_done:
+                session.do_handshake()
+                is_done = True
+            if not session.read(_READ_BYTES):
+                return True
+            continue  # what it says is of no interest
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError as error:
+            if is_done and "ALERT" in (error.reason or ""):
+                return False
+            raise
+        if data := outgoing.read():
+            writer.write(data)
+            await writer.drain()
+        received = await reader.read(_READ_BYTES)
+        if not received:
+            raise Unreachable(f"the TLS probe of {server_name} was cut off without an answer")
+        incoming.write(received)
 
 
 def _read(der: bytes) -> Served:

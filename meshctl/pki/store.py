@@ -1,12 +1,12 @@
 """The CA on the operator's disk: ``.meshctl/ca``, mode 0700.
 
-``root.pem`` ``root.key`` ``issuing.pem`` ``issuing.key`` ``trust-bundle.pem`` ``issued.jsonl``;
-keys 0600 and, with a passphrase, encrypted. Opening reads public parts only; the passphrase is
-asked for by ``unlock``, and the root key is read only to make a new issuing CA.
+``root.pem`` ``root.key`` ``issuing.pem`` ``issuing.key`` ``trust-bundle.pem`` ``issued.jsonl``,
+``policy.key`` and ``policy.pub`` (see ``policykey``); keys 0600 and, with a passphrase, encrypted.
+Opening reads public parts only; the passphrase is asked for by ``unlock``, and the root key is read
+only to certify issuing CAs.
 
-What comes later has its place: hosts are given ``trust_bundle_pem``, which may hold several
-roots, so a root is rotated by adding one to that file; an online signer implements
-``Signer.issue`` with an issuing CA of its own.
+Hosts are given ``trust_bundle_pem``, which holds a second root while the root is being replaced:
+``successor`` has that one, and the one before, in folders beside these files.
 """
 
 import errno
@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshctl import durable
 from meshctl.errors import MeshError, Refused, StateCorrupt
-from meshctl.pki import keyfile
+from meshctl.pki import keyfile, policykey
 from meshctl.pki.authority import (
     LEAF_LIFE_S,
     Issuer,
@@ -47,6 +47,8 @@ ROOT_PEM, ROOT_KEY = "root.pem", "root.key"
 ISSUING_PEM, ISSUING_KEY = "issuing.pem", "issuing.key"
 TRUST_BUNDLE = "trust-bundle.pem"
 ISSUED = "issued.jsonl"
+NEXT, RETIRING = "next", "retiring"
+"""Folders of the root that comes, with its issuing CA, and of the root that goes."""
 _NEXT = ".next"
 """Suffix of a new issuing certificate while its key is being put in place."""
 
@@ -94,6 +96,8 @@ class CaStore:
     """The public parts of a CA, and the way to its keys."""
 
     folder: Path
+    keys: Path
+    """Where the keys and certificates in force are: ``folder``, save in the midst of a switch."""
     trust_domain: TrustDomain
     root: x509.Certificate
     """The root that the issuing CA chains to."""
@@ -122,6 +126,7 @@ class CaStore:
                     (ISSUING_KEY, keyfile.to_pem(issuing.key, passphrase)),
                     (ISSUING_PEM, pem(issuing.certificate)),
                     (TRUST_BUNDLE, pem(root.certificate)),
+                    *policykey.new_files(passphrase),
                 ):
                     durable.write(building / name, data)
                 try:
@@ -146,13 +151,15 @@ class CaStore:
         folder = state.path / FOLDER
         if not folder.is_dir():
             raise StateCorrupt(f"there is no CA in {folder}", hint=_NO_CA_HINT.format(folder))
+        keys = keys_folder(folder)
         for name in (ROOT_KEY, ISSUING_KEY):
-            _require_private(folder / name)
-        root = _one_certificate(folder / ROOT_PEM)
-        issuing = _one_certificate(folder / ISSUING_PEM)
+            _require_private(keys / name)
+        root = read_certificate(keys / ROOT_PEM)
+        issuing = read_certificate(keys / ISSUING_PEM)
         bundle = _certificates(folder / TRUST_BUNDLE)
         store = cls(
             folder=folder,
+            keys=keys,
             trust_domain=state.trust_domain,
             root=root,
             issuing=issuing,
@@ -192,66 +199,57 @@ class CaStore:
             issuing = self._finish_renewal(key)
         return Signer(Issuer(certificate=issuing, key=key), self.issued)
 
+    def unlock_root(self, passphrase: Source) -> Issuer:
+        """The root, ready to certify issuing CAs; raises as ``unlock``."""
+        return unlock_root(self.keys, passphrase)
+
     def renew_issuing(self, passphrase: Source, now: datetime) -> "CaStore":
         """A new issuing CA under the same root. Hosts notice nothing: they trust the root, and
         the next leaf brings its issuer along. Hold the state's lock.
 
         Raises Refused for a wrong passphrase or an ended root.
         """
-        held: list[Passphrase] = []
-
-        def once() -> Passphrase:
-            if not held:
-                held.append(passphrase())
-            return held[0]
-
-        root_key = self._key(ROOT_KEY, once)
-        if not _is_key_of(root_key, self.root):
-            raise _mismatch(self.folder / ROOT_KEY, self.folder / ROOT_PEM)
+        once = remembered(passphrase)
+        root = self.unlock_root(once)
         is_encrypted = keyfile.is_encrypted(self._read(ROOT_KEY))
-        issuing = create_issuing(Issuer(certificate=self.root, key=root_key), now)
+        issuing = create_issuing(root, now)
         # Two files cannot be switched as one; with the next certificate already on the disk,
         # ``unlock`` completes the switch if it is cut between the two.
-        durable.sweep(self.folder)
-        following = self.folder / (ISSUING_PEM + _NEXT)
+        durable.sweep(self.keys)
+        following = self.keys / (ISSUING_PEM + _NEXT)
         durable.write(following, pem(issuing.certificate))
         new_key = keyfile.to_pem(issuing.key, once() if is_encrypted else None)
-        durable.write(self.folder / ISSUING_KEY, new_key)
+        durable.write(self.keys / ISSUING_KEY, new_key)
         self._switch(following)
-        return CaStore(
-            folder=self.folder,
-            trust_domain=self.trust_domain,
-            root=self.root,
-            issuing=issuing.certificate,
-            trust_bundle=self.trust_bundle,
-        )
+        return replace(self, issuing=issuing.certificate)
+
+    def with_trust_bundle(self, *roots: x509.Certificate) -> "CaStore":
+        """Hosts are to trust ``roots``, of which one is in force. Hold the state's lock."""
+        durable.write(self.folder / TRUST_BUNDLE, pem(*roots))
+        return replace(self, trust_bundle=roots)
 
     def _finish_renewal(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-        following = self.folder / (ISSUING_PEM + _NEXT)
+        following = self.keys / (ISSUING_PEM + _NEXT)
         if following.exists():
-            issuing = _one_certificate(following)
+            issuing = read_certificate(following)
             if _is_key_of(key, issuing) and _is_issued_by(issuing, self.root):
                 self._switch(following)
                 return issuing
-        raise _mismatch(self.folder / ISSUING_KEY, self.folder / ISSUING_PEM)
+        raise _mismatch(self.keys / ISSUING_KEY, self.keys / ISSUING_PEM)
 
     def _switch(self, following: Path) -> None:
         with durable.translated(following, "put in place"):
-            following.replace(self.folder / ISSUING_PEM)
-            durable.flush_folder(self.folder)
+            following.replace(self.keys / ISSUING_PEM)
+            durable.flush_folder(self.keys)
 
     def _read(self, name: str) -> bytes:
-        return _read(self.folder / name)
+        return _read(self.keys / name)
 
     def _key(self, name: str, passphrase: Source) -> ec.EllipticCurvePrivateKey:
-        path = self.folder / name
-        _require_private(path)
-        data = _read(path)
-        given = passphrase() if keyfile.is_encrypted(data) else None
-        return keyfile.from_pem(data, given, str(path))
+        return _unlock_key(self.keys / name, passphrase)
 
     def _require_consistent(self) -> None:
-        root_file, issuing_file = self.folder / ROOT_PEM, self.folder / ISSUING_PEM
+        root_file, issuing_file = self.keys / ROOT_PEM, self.keys / ISSUING_PEM
         for certificate, path in (
             (self.root, root_file),
             (self.issuing, issuing_file),
@@ -269,6 +267,41 @@ class CaStore:
             raise _damaged(issuing_file, f"it was not issued by {ROOT_PEM}")
         if self.root not in self.trust_bundle:
             raise _damaged(self.folder / TRUST_BUNDLE, f"it does not contain {ROOT_PEM}")
+
+
+def keys_folder(folder: Path) -> Path:
+    """With a root that comes and one that goes side by side, the switch between them is decided,
+    and only its files are not all in place yet."""
+    following = folder / NEXT
+    return following if following.is_dir() and (folder / RETIRING).is_dir() else folder
+
+
+def unlock_root(folder: Path, passphrase: Source) -> Issuer:
+    """The root whose files are in ``folder``; raises as ``CaStore.unlock``."""
+    certificate = read_certificate(folder / ROOT_PEM)
+    key = _unlock_key(folder / ROOT_KEY, passphrase)
+    if not _is_key_of(key, certificate):
+        raise _mismatch(folder / ROOT_KEY, folder / ROOT_PEM)
+    return Issuer(certificate=certificate, key=key)
+
+
+def remembered(passphrase: Source) -> Source:
+    """The same passphrase for several keys, asked for once at most."""
+    held: list[Passphrase] = []
+
+    def once() -> Passphrase:
+        if not held:
+            held.append(passphrase())
+        return held[0]
+
+    return once
+
+
+def _unlock_key(path: Path, passphrase: Source) -> ec.EllipticCurvePrivateKey:
+    _require_private(path)
+    data = _read(path)
+    given = passphrase() if keyfile.is_encrypted(data) else None
+    return keyfile.from_pem(data, given, str(path))
 
 
 def _read(path: Path) -> bytes:
@@ -290,7 +323,8 @@ def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
     return tuple(found)
 
 
-def _one_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
+    """Raises StateCorrupt for what is not exactly one certificate."""
     found = _certificates(path)
     if len(found) != 1:
         raise _damaged(path, f"it holds {len(found)} certificates, not one")

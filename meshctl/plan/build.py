@@ -1,17 +1,23 @@
 """Desired x facts -> plan. Pure: the same input gives an equal plan."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from meshctl.errors import MeshError
 from meshctl.facts.model import HostFacts
 from meshctl.facts.preflight import Finding, examine
 from meshctl.inventory.model import ConsulMode, Host
-from meshctl.plan import consul, model, proxy
-from meshctl.plan.desired import Desired, carries_proxy
+from meshctl.pki.record import DeployRecord
+from meshctl.plan import consul, leftovers, model, proxy, signer
+from meshctl.plan.desired import Desired, carries_proxy, runs_signer
 from meshctl.plan.model import Action, HostPlan, Plan, Step, Verdict
+from meshctl.plan.record import planned
+from proxy.core.verification import Unverified, verified
 from proxy.model.codec import Malformed
 from proxy.model.names import HostName
 from proxy.model.policy import Snapshot
+from proxy.model.policy_keys import PolicyTrust
+from proxy.model.signed import Kind
 from proxy.model.snapshot import unpack
 
 
@@ -25,8 +31,20 @@ def build(
 ) -> Plan:
     """``failures``: why a host could not be asked. ``findings``: what preflight says of those
     that could, besides what it says here. ``limit``: only these hosts; empty: all."""
+    published = newest_snapshot(facts, desired.policy_trust)
+    if published is not None:
+        known = max(desired.generation, published.generation)
+        desired = replace(desired, generation=known)
+    found = {
+        host.name: (*examine(desired.inventory, host, facts[host.name], desired.owner),
+                    *findings.get(host.name, ()))
+        for host in desired.inventory.hosts
+        if host.name in facts and _is_wanted(host, limit)
+    }  # fmt: skip
+    touched = {name for name, faults in found.items() if not faults}
+    record = planned(desired.inventory, touched, desired.before)
     hosts = tuple(
-        _host(desired, host, facts, failures, findings.get(host.name, ()), limit)
+        _host(desired, host, facts, failures, found, limit, record)
         for host in desired.inventory.hosts
     )
     is_any_left = any(
@@ -35,8 +53,14 @@ def build(
     return Plan(
         hosts=hosts,
         before=tuple(_before(desired, facts)) if is_any_left else (),
-        after=tuple(_after(desired, facts)) if is_any_left else (),
+        after=tuple(_after(desired, facts, published)) if is_any_left else (),
+        record=record,
+        warnings=tuple(_untold(desired, facts, failures, found, limit, record)),
     )
+
+
+def _is_wanted(host: Host, limit: Collection[HostName]) -> bool:
+    return not limit or host.name in limit
 
 
 def _host(
@@ -44,11 +68,12 @@ def _host(
     host: Host,
     facts: Mapping[HostName, HostFacts],
     failures: Mapping[HostName, MeshError],
-    known: tuple[Finding, ...],
+    findings: Mapping[HostName, tuple[Finding, ...]],
     limit: Collection[HostName],
+    record: DeployRecord,
 ) -> HostPlan:
-    if limit and host.name not in limit:
-        return HostPlan(host=host.name, address=host.address, verdict=Verdict.SKIPPED)
+    if not _is_wanted(host, limit):
+        return _left_out(desired, host, facts.get(host.name), record)
     if host.name in failures:
         error = failures[host.name]
         return HostPlan(
@@ -60,13 +85,17 @@ def _host(
             exit_code=int(error.exit_code),
         )
     observed = facts[host.name]
-    found = (*examine(desired.inventory, host, observed, desired.owner), *known)
-    if found:
+    if findings[host.name]:
         return HostPlan(
-            host=host.name, address=host.address, verdict=Verdict.BLOCKED, findings=found
+            host=host.name,
+            address=host.address,
+            verdict=Verdict.BLOCKED,
+            findings=findings[host.name],
         )
-    steps = tuple(_steps(desired, host, observed))
+    steps = tuple(_steps(desired, host, observed, record))
     is_new = not observed.seen.current and carries_proxy(host)
+    if not carries_proxy(host) and runs_signer(desired, host):
+        is_new = not observed.seen.signer.release
     verdict = Verdict.INSTALL if is_new else Verdict.CHANGE if steps else Verdict.UNCHANGED
     assert observed.seen.python is not None, "preflight lets no host without Python through"
     return HostPlan(
@@ -78,11 +107,58 @@ def _host(
     )
 
 
-def _steps(desired: Desired, host: Host, facts: HostFacts) -> Iterator[Step]:
+def _left_out(
+    desired: Desired, host: Host, observed: HostFacts | None, record: DeployRecord
+) -> HostPlan:
+    """By ``--limit``; its signer has to know of the others even so."""
+    skipped = HostPlan(host=host.name, address=host.address, verdict=Verdict.SKIPPED)
+    if observed is None or observed.seen.python is None or not runs_signer(desired, host):
+        return skipped
+    steps = tuple(signer.told(desired, host, observed, record))
+    return replace(skipped, python=observed.seen.python.executable if steps else "", steps=steps)
+
+
+def _untold(
+    desired: Desired,
+    facts: Mapping[HostName, HostFacts],
+    failures: Mapping[HostName, MeshError],
+    findings: Mapping[HostName, tuple[Finding, ...]],
+    limit: Collection[HostName],
+    record: DeployRecord,
+) -> Iterator[str]:
+    """Signers that were certified once and do not get the deploy record this time."""
+    for host in desired.inventory.signer_hosts:
+        if host.name not in desired.certified:
+            continue
+        why = ""
+        if host.name in failures:
+            why = str(failures[host.name])
+        elif findings.get(host.name):
+            why = findings[host.name][0].message
+        is_known = not _is_wanted(host, limit) and record == desired.before
+        if why and not is_known:
+            yield signer.untold(host.name, why)
+
+
+def _steps(desired: Desired, host: Host, facts: HostFacts, record: DeployRecord) -> Iterator[Step]:
+    first: tuple[Step, ...]
+    if runs_signer(desired, host):
+        first = tuple(signer.steps(desired, host, facts, record))
+    else:
+        first = tuple(signer.removal(host, facts))
+    yield from first
     if desired.consul is not None:
         yield from consul.steps(desired.inventory, desired.consul, host, facts)
     if carries_proxy(host):
-        yield from proxy.steps(desired, host, facts)
+        coming = {
+            wheel.name
+            for step in first
+            if isinstance(step.payload, model.PushWheels)
+            for wheel in step.payload.wheels
+        }
+        yield from proxy.steps(desired, host, facts, coming=coming)
+    else:
+        yield from leftovers.steps(desired, host, facts, None)
 
 
 def _before(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[Step]:
@@ -98,18 +174,21 @@ def _before(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[S
         )
 
 
-def _after(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[Step]:
-    published = newest_snapshot(facts)
-    if (
-        published is not None
-        and published.policy == desired.policy
-        and published.trust_domain == desired.trust_domain
-    ):
-        return
-    is_known = any(fact.seen.consul.is_snapshot_known for fact in facts.values())
-    why = "none is published yet" if is_known else "what is published could not be read"
-    if published is not None:
+def _after(
+    desired: Desired, facts: Mapping[HostName, HostFacts], published: Snapshot | None
+) -> Iterator[Step]:
+    why = ""
+    if published is None or published.trust_domain != desired.trust_domain:
+        why = _why_none(facts)
+    elif published.generation < desired.generation:
+        why = (
+            f"Consul has generation {published.generation}, older than {desired.generation}, "
+            "which was published from here"
+        )
+    elif published.policy != desired.policy:
         why = f"generation {published.generation} says something else"
+    if not why:
+        return
     yield Step(
         host=None,
         action=Action.PUBLISH,
@@ -119,12 +198,21 @@ def _after(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[St
     )
 
 
-def newest_snapshot(facts: Mapping[HostName, HostFacts]) -> Snapshot | None:
-    """The published policy, as the best informed of the hosts' agents has it."""
+def _why_none(facts: Mapping[HostName, HostFacts]) -> str:
+    if any(fact.seen.consul.snapshot for fact in facts.values()):
+        return "what is published is not signed by this mesh"
+    if any(fact.seen.consul.is_snapshot_known for fact in facts.values()):
+        return "none is published yet"
+    return "what is published could not be read"
+
+
+def newest_snapshot(facts: Mapping[HostName, HostFacts], trust: PolicyTrust) -> Snapshot | None:
+    """The published policy, as the best informed of the hosts' agents has it. What is not signed
+    by this mesh is none."""
     found = []
     for fact in facts.values():
         try:
-            found.append(unpack(fact.seen.consul.snapshot))
-        except Malformed:
+            found.append(unpack(verified(Kind.POLICY, fact.seen.consul.snapshot, trust)))
+        except (Unverified, Malformed):
             continue  # nothing there, or not a snapshot of ours: publishing decides
     return max(found, key=lambda snapshot: snapshot.generation, default=None)

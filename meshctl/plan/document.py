@@ -10,6 +10,7 @@ def to_document(plan: Plan) -> dict[str, Any]:
         "summary": plan.summary,
         "is_empty": plan.is_empty,
         "push_bytes": plan.push_bytes,
+        "warnings": list(plan.warnings),
         "before": [_step(step) for step in plan.before],
         "hosts": [_host(host) for host in plan.hosts],
         "after": [_step(step) for step in plan.after],

@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 from meshctl.artifacts import ManagedConsul, RenderedFile
 from meshctl.bundle.model import Bundle, Wheel
 from meshctl.facts.preflight import Finding
+from meshctl.pki.record import DeployRecord
 from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Policy
 from proxy.model.settings import Settings
@@ -15,6 +16,11 @@ class Action(StrEnum):
     """What a step does; stable names, for programs that read ``-o json``."""
 
     START_REGISTRY = "start-registry"
+    REMOVE_SIGNER = "remove-signer"
+    CERTIFY_SIGNER = "certify-signer"
+    START_SIGNER = "start-signer"
+    RESTART_SIGNER = "restart-signer"
+    RELOAD_SIGNER = "reload-signer"
     PREPARE = "prepare"
     PUSH_CONSUL = "push-consul"
     WRITE_CONSUL = "write-consul"
@@ -35,6 +41,9 @@ class Action(StrEnum):
 class Phase(IntEnum):
     """Hosts wait for each other between two phases, within one they do not."""
 
+    SIGNER = 0
+    """Before Consul, which it needs nothing of: that a host may renew no more is not put off by a
+    Consul that does not come up. Before the proxies, so that who is new is known when it asks."""
     CONSUL = 1
     PROXY = 2
 
@@ -44,6 +53,12 @@ class Directory:
     path: str
     mode: int
     owner: str
+    group: str = ""
+    """Empty: the owner's."""
+
+    @property
+    def ownership(self) -> str:
+        return f"{self.owner}:{self.group}" if self.group else self.owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +136,38 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertifySigner:
+    """A new key on the host and the root's certificate for it; needs the root's key."""
+
+    release: str
+    """Digest of the release that makes the key, which may not be the one that runs yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSigner:
+    """Bring the signer to run ``release`` with these files; go back if it does not get ready.
+
+    ``verb`` is ``start``, ``restart`` or ``reload``. The step's precondition is ``expected``.
+    """
+
+    verb: str
+    release: str
+    expected: str
+    """Digest that the signer's link points to before; empty: no link."""
+    files: tuple[RenderedFile, ...]
+    """Those that are missing or differ."""
+    unit: RenderedFile | None
+    record_digest: str
+    bundle_digest: str
+    """What it has to say of itself afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSigner:
+    """Its unit, files, user, key and link; the release goes with ``Prune``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prune:
     releases: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
@@ -140,7 +187,7 @@ class Publish:
 
 HostPayload = (
     Prepare | PushConsul | WriteFiles | StartConsul | PushWheels | InstallRelease
-    | IssueLeaf | RemoveLeaf | Service | Prune
+    | IssueLeaf | RemoveLeaf | Service | Prune | CertifySigner | RunSigner | RemoveSigner
 )  # fmt: skip
 MeshPayload = StartRegistry | Publish
 
@@ -169,7 +216,8 @@ class Verdict(StrEnum):
     BLOCKED = "blocked"
     UNREACHABLE = "unreachable"
     SKIPPED = "skipped"
-    """Left out by ``--limit``."""
+    """Left out by ``--limit``. A signer's host may have steps even so: it has to be told who may
+    have identities, whatever hosts the change is limited to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +243,10 @@ class Plan:
     """Of the mesh, before any host."""
     after: tuple[Step, ...] = ()
     """Of the mesh, once the proxies are ready."""
+    record: DeployRecord = field(default_factory=DeployRecord)
+    """Which identities each host may have once the plan is carried out."""
+    warnings: tuple[str, ...] = ()
+    """What it does not do that matters, each with its consequence and the next command."""
 
     @property
     def is_empty(self) -> bool:

@@ -1,36 +1,66 @@
 """The steps that bring one host's proxy to what it should be. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from meshctl import artifacts
-from meshctl.artifacts import TRUST_BUNDLE_FILE, RenderedFile
+from meshctl.artifacts import POLICY_KEYS_FILE, TRUST_BUNDLE_FILE, RenderedFile
 from meshctl.bundle.model import Bundle
 from meshctl.facts.model import ConfigDirectory, HostFacts
 from meshctl.facts.request import uses_systemd
 from meshctl.inventory.model import Host
 from meshctl.layout import PROXY_UNIT, PROXY_USER, Layout
-from meshctl.plan import leaves, model
+from meshctl.plan import leaves, leftovers, model
 from meshctl.plan.desired import Desired
 from meshctl.plan.model import Action, Directory, Step
+from proxy.model.codec import Malformed, decode, encode_readable
+from proxy.model.policy_keys import PolicyKeys, encode_key
 from proxy.model.settings import Settings
 
+_TRUST_FILES = {TRUST_BUNDLE_FILE: "the trust bundle", POLICY_KEYS_FILE: "the policy keys"}
+"""What a reload puts in force."""
 
-def steps(desired: Desired, host: Host, facts: HostFacts) -> Iterator[Step]:
-    """In the order of their execution; nothing, when the host is as it should be."""
+
+def steps(
+    desired: Desired, host: Host, facts: HostFacts, *, coming: Collection[str] = ()
+) -> Iterator[Step]:
+    """In the order of their execution; nothing, when the host is as it should be. ``coming``:
+    names of wheels that an earlier step pushes."""
     bundle = desired.bundles[host.name]
     settings = artifacts.settings(
         desired.inventory, host, trust_domain=desired.trust_domain, release=bundle.digest
     )
     layout = Layout(host.root)
     yield from prepare(host, facts, proxy_directories(host, layout), (PROXY_USER,))
-    yield from _release(host, facts, bundle, layout)
-    files = artifacts.config_files(settings, desired.trust_bundle, layout)
+    yield from release(host, facts, bundle, layout, runs=facts.release, coming=coming)
+    keys = policy_keys(desired, facts)
+    files = artifacts.config_files(settings, desired.trust_bundle, layout, keys)
     changed = _changed_config(facts, settings, files)
-    yield from _config(host, facts, settings, changed, layout)
     issued = tuple(leaves.steps(desired, host, facts, settings))
+    yield from _config(host, facts, settings, changed, layout, is_issuing=bool(issued))
     yield from issued
-    yield from _service(host, facts, settings, changed, issued)
-    yield from _prune(host, facts, settings, bundle)
+    yield from _service(host, desired, facts, settings, changed, issued)
+    yield from leftovers.steps(desired, host, facts, settings)
+
+
+def policy_keys(desired: Desired, facts: HostFacts) -> bytes:
+    """``policy-keys.json`` of one host; empty: the mesh has no key yet.
+
+    The file stays as it is for as long as it has the right keys: the generation in it is the one
+    that was published when the host got it, and a deploy after an ``apply`` changes nothing.
+    """
+    if desired.policy_key is None:
+        return b""
+    wanted = PolicyKeys(
+        trust_domain=desired.trust_domain,
+        keys=(encode_key(desired.policy_key),),
+        minimum_generation=desired.generation,
+    )
+    try:
+        have = decode(facts.seen.policy_keys, PolicyKeys)
+    except Malformed:
+        return encode_readable(wanted)
+    is_same = (have.trust_domain, have.keys) == (wanted.trust_domain, wanted.keys)
+    return facts.seen.policy_keys if is_same else encode_readable(wanted)
 
 
 def proxy_directories(host: Host, layout: Layout) -> tuple[Directory, ...]:
@@ -70,7 +100,7 @@ def prepare(
         why="they do not exist yet" if is_new else "missing, or of another owner or mode",
         details=(
             *(f"user {user}" for user in new_users),
-            *(f"{made.path} {made.mode:04o} {made.owner}".rstrip() for made in wrong),
+            *(f"{made.path} {made.mode:04o} {made.ownership}".rstrip() for made in wrong),
         ),
         phase=phase,
         payload=model.Prepare(users=new_users, directories=wrong),
@@ -83,10 +113,22 @@ def _is_as_wanted(directory: Directory, facts: HostFacts) -> bool:
         fact is not None
         and fact.mode == directory.mode
         and directory.owner in ("", fact.owner)
+        and directory.group in ("", fact.group)
     )  # fmt: skip
 
 
-def _release(host: Host, facts: HostFacts, bundle: Bundle, layout: Layout) -> Iterator[Step]:
+def release(
+    host: Host,
+    facts: HostFacts,
+    bundle: Bundle,
+    layout: Layout,
+    *,
+    runs: str,
+    what: str = "release",
+    coming: Collection[str] = (),
+    phase: model.Phase = model.Phase.PROXY,
+) -> Iterator[Step]:
+    """``runs``: digest of the release that the host runs of this kind; empty: none."""
     assert facts.seen.python is not None, "preflight lets no host without Python through"
     if facts.seen.releases.get(bundle.digest):
         return
@@ -94,7 +136,8 @@ def _release(host: Host, facts: HostFacts, bundle: Bundle, layout: Layout) -> It
     missing = tuple(
         wheel
         for wheel in bundle.wheels
-        if (fact := have.get(wheel.name)) is None or fact.sha256 != wheel.sha256
+        if wheel.name not in coming
+        and ((fact := have.get(wheel.name)) is None or fact.sha256 != wheel.sha256)
     )
     if missing:
         yield Step(
@@ -104,14 +147,16 @@ def _release(host: Host, facts: HostFacts, bundle: Bundle, layout: Layout) -> It
             why=f"{len(bundle.wheels) - len(missing)} of {len(bundle.wheels)} are on the host",
             details=tuple(wheel.name for wheel in missing),
             push_bytes=sum(wheel.size for wheel in missing),
+            phase=phase,
             payload=model.PushWheels(wheels=missing, directory=layout.wheels),
         )
     yield Step(
         host=host.name,
         action=Action.INSTALL_RELEASE,
-        title=f"install release {bundle.digest}",
-        why=f"the host runs release {facts.release}" if facts.release else "none is installed",
+        title=f"install {what} {bundle.digest}",
+        why=f"the host runs release {runs}" if runs else "none is installed",
         details=(layout.release(bundle.digest),),
+        phase=phase,
         payload=model.InstallRelease(bundle=bundle, python=facts.seen.python.executable),
     )
 
@@ -131,10 +176,14 @@ def _config(
     settings: Settings,
     changed: tuple[RenderedFile, ...],
     layout: Layout,
+    *,
+    is_issuing: bool,
 ) -> Iterator[Step]:
     have = facts.seen.configs.get(settings.config)
     is_linked = have is not None and have.release == settings.release
-    if (not changed and is_linked) or _is_only_trust(facts, settings, changed, is_linked):
+    # A leaf is installed only if the trust bundle that is there leads to its root.
+    is_left_to_reload = not is_issuing and _is_only_trust(facts, settings, changed, is_linked)
+    if (not changed and is_linked) or is_left_to_reload:
         return
     directory = layout.config(settings.config)
     yield Step(
@@ -159,16 +208,19 @@ def _config_reason(facts: HostFacts) -> str:
 def _is_only_trust(
     facts: HostFacts, settings: Settings, changed: tuple[RenderedFile, ...], is_linked: bool
 ) -> bool:
-    """The configuration in force, with another trust bundle: written by the reload itself."""
+    """The configuration in force, with another trust bundle or other policy keys: written by the
+    reload itself."""
     return (
         is_linked
         and facts.seen.current == settings.config
-        and [file.path.rpartition("/")[2] for file in changed] == [TRUST_BUNDLE_FILE]
+        and bool(changed)
+        and {file.path.rpartition("/")[2] for file in changed} <= _TRUST_FILES.keys()
     )
 
 
 def _service(
     host: Host,
+    desired: Desired,
     facts: HostFacts,
     settings: Settings,
     changed: tuple[RenderedFile, ...],
@@ -216,7 +268,7 @@ def _service(
         yield step(Action.START, "start", "start the proxy", f"it is {state}")
     elif why := _restart_reason(facts, settings, has_new_unit=unit is not None):
         yield step(Action.RESTART, "restart", "restart the proxy", why)
-    elif why := _reload_reason(facts, settings, changed, issued):
+    elif why := _reload_reason(desired, facts, settings, changed, issued):
         yield step(
             Action.RELOAD, "reload", "reload certificates (connections are kept)", why,
             *(file.path for file in changed),
@@ -246,16 +298,23 @@ def _restart_reason(facts: HostFacts, settings: Settings, *, has_new_unit: bool)
 
 
 def _reload_reason(
+    desired: Desired,
     facts: HostFacts,
     settings: Settings,
     changed: tuple[RenderedFile, ...],
     issued: tuple[Step, ...],
 ) -> str:
-    if any(file.path.endswith(f"/{TRUST_BUNDLE_FILE}") for file in changed):
-        return "the trust bundle changed"
+    names = {file.path.rpartition("/")[2] for file in changed}
+    new = [what for name, what in _TRUST_FILES.items() if name in names]
+    if new:
+        return f"{' and '.join(new)} changed"
     if issued:
         return "identities changed"
     assert facts.proxy is not None, "a proxy that does not answer is restarted"
+    believed = facts.proxy.policy_keys
+    wanted = desired.policy_trust.keys.keys()
+    if wanted and believed is not None and set(believed) != wanted:
+        return "it does not believe the mesh's policy key yet"
     on_disk = {
         fact.service: fact.identity.serial for fact in facts.seen.identities if fact.identity
     }
@@ -269,30 +328,3 @@ def _reload_reason(
         if in_force.get(workload.service) != on_disk.get(workload.service)
     )
     return f"it still uses an older identity of {', '.join(stale)}" if stale else ""
-
-
-def _prune(host: Host, facts: HostFacts, settings: Settings, bundle: Bundle) -> Iterator[Step]:
-    seen = facts.seen
-    is_switching = bool(seen.current) and seen.current != settings.config
-    previous = seen.current if is_switching else seen.previous
-    kept_configs = {settings.config, previous}
-    kept_releases = {bundle.digest}
-    if previous in seen.configs:
-        kept_releases.add(seen.configs[previous].release)
-    payload = model.Prune(
-        configs=tuple(sorted(set(seen.configs) - kept_configs)),
-        releases=tuple(
-            sorted({name for name in seen.releases if not name.endswith(".lock")} - kept_releases)
-        ),
-        wheels=tuple(sorted(set(seen.wheels) - {wheel.name for wheel in bundle.wheels})),
-    )
-    count = len(payload.configs) + len(payload.releases) + len(payload.wheels)
-    if count:
-        yield Step(
-            host=host.name,
-            action=Action.PRUNE,
-            title=f"remove {count} old release(s), configuration(s) and wheel(s)",
-            why="only what runs and what ran before is kept",
-            details=(*payload.configs, *payload.releases, *payload.wheels),
-            payload=payload,
-        )

@@ -11,6 +11,7 @@ from meshctl.inventory.model import Inventory
 from meshctl.policy.pieces import Many, Piece
 from meshctl.policy.section import Section, Table, Whole
 from meshctl.policy.service import DEFAULTS, SERVICE_POLICY
+from meshctl.policy.tokens import TOKEN_PROVIDER
 from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Policy, Route, ServicePolicy
 
@@ -48,7 +49,7 @@ def difference(before: Policy | None, after: Policy, inventory: Inventory) -> Di
         if left.get(path) != right.get(path)
     )
     known = {service.name for host in inventory.hosts for service in host.services}
-    services = {name for name in known if old.of(name) != after.of(name)}
+    services = {name for name in known if _own(name, old) != _own(name, after)}
     felt = {name for name in known if not services.isdisjoint(_reached(name, old, after))}
     hosts = tuple(
         host.name
@@ -59,6 +60,13 @@ def difference(before: Policy | None, after: Policy, inventory: Inventory) -> Di
         )
     )
     return Difference(changes=changes, services=tuple(sorted(services)), hosts=hosts)
+
+
+def _own(service: ServiceName, policy: Policy) -> tuple[object, ...]:
+    """All that is in force when it is called, with those whose tokens it asks for."""
+    own = policy.of(service)
+    asked = {each.token.provider for each in own.intentions if each.token is not None}
+    return own, [policy.tokens.get(name) for name in sorted(asked)]
 
 
 def _reached(service: ServiceName, *policies: Policy) -> set[ServiceName]:
@@ -81,6 +89,9 @@ def _settings(policy: Policy) -> Iterator[tuple[str, str]]:
     """
     defaults = dict(_leaves("", DEFAULTS, policy.defaults))
     yield from ((f"defaults.{path}", text) for path, text in defaults.items())
+    for name, provider in policy.tokens.items():
+        for path, text in TOKEN_PROVIDER.leaves(provider):
+            yield f"tokens.{name}.{path}", text
     for name, own in policy.services.items():
         for path, text in _leaves("", SERVICE_POLICY, own):
             if defaults.get(path) != text:

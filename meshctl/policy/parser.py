@@ -20,6 +20,7 @@ from meshctl.policy.section import Field, Given, Section, children, shown
 from meshctl.policy.service import DEFAULTS, LISTS, SERVICE_POLICY, VERSION
 from meshctl.policy.surroundings import Surroundings, check_surroundings
 from meshctl.policy.text import Text
+from meshctl.policy.tokens import TOKENS
 from meshctl.yamltree import MappingNode, Node, ScalarNode, SequenceNode, join, load, plain
 from proxy.core.soundness import findings as unsound
 from proxy.model.names import InvalidName, ServiceName, parse_service
@@ -70,7 +71,7 @@ class _Reader:
         self.findings = Findings()
 
     def policy(self, root: Node) -> Policy:
-        keys = ["version", "defaults", "services"]
+        keys = ["version", "defaults", "tokens", "services"]
         is_empty = _is_empty(root)
         top = {} if is_empty else children(root, "", keys, self.findings)
         self._version(top.get("version"), root)
@@ -87,7 +88,11 @@ class _Reader:
                     services[parse_service(name)] = own
                 except InvalidName as error:
                     self.findings.add(path, node.line, str(error))
-        return Policy(defaults=defaults, services=services)
+        tokens = top.get("tokens")
+        read = None
+        if tokens is not None and not _is_empty(tokens):
+            read = TOKENS.read(tokens, "tokens", self.findings)
+        return Policy(defaults=defaults, services=services, tokens=read.value if read else {})
 
     def _version(self, node: Node | None, root: Node) -> None:
         if node is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from meshctl.policy.schema import sections
 from meshctl.policy.section import Field, Section
 from meshctl.policy.service import DEFAULTS, SERVICE_POLICY, VERSION
+from meshctl.policy.tokens import TOKEN_PROVIDER
 
 _HEAD = f"""\
 # mesh.yaml
@@ -24,6 +25,7 @@ Schema for editors. This page is made by `python -m meshctl.policy.reference`.
 |---|---|---|
 | `version` | `{VERSION}` | Of this format. Required. |
 | `defaults` | [defaults](#defaults) | {DEFAULTS.about} |
+| `tokens` | name: [token_provider](#token_provider) | {TOKEN_PROVIDER.about} |
 | `services` | service: [service](#service) | {SERVICE_POLICY.about} |
 
 A value is written with its unit:

@@ -5,6 +5,7 @@ from meshctl.policy.matching import CALLER, MATCH, NAME, SERVICE
 from meshctl.policy.pieces import Many, Moment, Number, Percent, Text, Time, Truth, Word
 from meshctl.policy.routing import ROUTE, SUBSET
 from meshctl.policy.section import Field, Section, Table, Whole
+from meshctl.policy.tokens import TOKEN_RULE
 from proxy.core.soundness.numbers import RANGES
 from proxy.model.authorization import Intention
 from proxy.model.policy import ServicePolicy
@@ -152,6 +153,11 @@ INTENTION = Section(
             "normal form, which the application gets as well; what `deny` names is denied in any "
             "case of its letters.",
         ),
+        Field(
+            key="token",
+            shape=Whole(section=TOKEN_RULE),
+            about="http and `allow` only: a valid token as well. Without it: none is asked for.",
+        ),
     ),
 )
 
@@ -165,6 +171,14 @@ LISTS = {
 """Keys of a service whose value is a list of sections."""
 
 _OWN = (
+    Field(
+        key="mode",
+        shape=Word(("strict", "permissive")),
+        about="Whether callers without an identity are served too, on the service's "
+        "`plaintext_port` of the inventory; all that such a caller is held to are intentions "
+        "that deny everybody.",
+        source="ours",
+    ),
     Field(
         key="rate_limits",
         shape=Many(Whole(section=RATE_LIMIT), may_be_empty=True, alone=False),
@@ -212,4 +226,5 @@ SERVICE_POLICY = Section(
     about="What is in force when this service is called; overrides the defaults field by field.",
     may_be_empty=True,
     fields=(*CALLING, *_OWN),
+    hidden=lambda value: ("mode",) if value.mode == "strict" else (),
 )

@@ -23,6 +23,7 @@ class Known:
     versions: set[str] = field(default_factory=set)
     upstreams: set[ServiceName] = field(default_factory=set)
     callers: set[ServiceName] = field(default_factory=set)
+    plaintext_ports: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class Surroundings:
         for service in (service for host in inventory.hosts for service in host.services):
             known = services.setdefault(service.name, Known(protocol=service.protocol))
             known.versions.add(service.version)
+            if service.plaintext_port is not None:
+                known.plaintext_ports.add(service.plaintext_port)
             known.upstreams.update(use.service for use in service.upstreams)
         for name, known in services.items():
             for upstream in known.upstreams:
@@ -72,6 +75,12 @@ def check_surroundings(
                 hint = "remove it, or give it a time to come"
                 yield _at(f"{path}.faults[{number}].until", message, hint)
         yield from _callers(path, name, own, around)
+        if own.mode == "permissive" and not known.plaintext_ports:
+            yield _at(
+                f"{path}.mode",
+                f"no instance of {name} has a port for callers without an identity",
+                "give it a plaintext_port in the inventory, or remove the mode",
+            )
         if known.protocol == "tcp":
             yield from _http_only(path, own, text)
 
@@ -168,7 +177,8 @@ def _http_only(path: str, own: ServicePolicy, text: Text) -> Iterator[Finding]:
     paths = [f"{path}.{key}" for key in _HTTP_KEYS]
     if text.has(f"{path}.retries.on") and not _TCP_RETRIES.issuperset(own.retries.on):
         paths.append(f"{path}.retries.on")
-    paths += [f"{path}.intentions[{n}].match" for n in range(len(own.intentions))]
+    for number in range(len(own.intentions)):
+        paths += (f"{path}.intentions[{number}].{key}" for key in ("match", "token"))
     for number, route in enumerate(own.routes):
         paths += _http_route(f"{path}.routes[{number}]", route)
     for each in filter(text.has, paths):

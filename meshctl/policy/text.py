@@ -24,6 +24,10 @@ class Text:
         """Whether something was written there."""
         return self._in_text(path) in self._lines
 
+    def line(self, path: str) -> int | None:
+        """Where it was written; None: it was not."""
+        return self._lines.get(self._in_text(path))
+
     def violation(self, finding: Finding) -> Violation:
         """At the first of the finding's places that was written; else at what it is part of."""
         paths = [self._in_text(path) for path in finding.paths]

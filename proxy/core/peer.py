@@ -1,37 +1,72 @@
 """Who is at the other end of a TLS connection, from a certificate that is already verified.
 
 The chain, the validity and the signature are OpenSSL's business; what it does not check is
-here: that the certificate is a leaf for this use, and that it names exactly one identity, of
-this mesh.
+here: that the certificate is a leaf for this use, of the kind that a CA of this mesh makes, and
+that it names exactly one identity, of this mesh.
 """
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from proxy.core.certificate import (
+    CLIENT_AUTH,
+    CRL_SIGN,
+    DIGITAL_SIGNATURE,
+    KEY_CERT_SIGN,
+    P256,
+    SERVER_AUTH,
+    Certificate,
+    NotStrict,
+    read,
+)
+from proxy.model.names import InvalidName, ServiceName, TrustDomain, parse_spiffe_id, signer_id
 
-from proxy.model.names import InvalidName, ServiceName, TrustDomain, parse_spiffe_id
-
-# DER of: OID 2.5.29.19 (basicConstraints), an optional `critical TRUE`, an OCTET STRING with a
-# SEQUENCE whose first element is BOOLEAN TRUE.
-_IS_CA = re.compile(rb"\x06\x03\x55\x1d\x13(?:\x01\x01\xff)?\x04.\x30.\x01\x01[^\x00]", re.DOTALL)
-_SERVER_AUTH = bytes.fromhex("06082b06010505070301")
-_CLIENT_AUTH = bytes.fromhex("06082b06010505070302")
+_SHOWN_CHARACTERS = 300
 
 
-def identify(
-    certificate: Mapping[str, Any], der: bytes, trust_domain: TrustDomain, *, is_server: bool
-) -> ServiceName:
-    """``certificate``: as ``ssl.SSLObject.getpeercert`` gives it; ``is_server``: what the peer is.
+def identify(der: bytes, trust_domain: TrustDomain, *, is_server: bool) -> ServiceName:
+    """``der``: the peer's leaf; ``is_server``: what the peer is.
 
     Raises InvalidName, whose text says what the certificate has instead.
     """
-    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
-    if len(names) != 1:
-        raise InvalidName(f"the certificate has {len(names)} URI names, not exactly one")
-    service = parse_spiffe_id(names[0], trust_domain)
-    if _IS_CA.search(der) is not None:
-        raise InvalidName(f"the certificate of {names[0]} is a CA's, not a service's")
-    if (_SERVER_AUTH if is_server else _CLIENT_AUTH) not in der:
-        role = "server" if is_server else "client"
-        raise InvalidName(f"the certificate of {names[0]} is not for a TLS {role}")
-    return service
+    return parse_spiffe_id(_name(der, is_server=is_server), trust_domain)
+
+
+def identify_signer(der: bytes, trust_domain: TrustDomain) -> None:
+    """That the server is one of the mesh's signers, in the same way. Raises InvalidName."""
+    name, wanted = _name(der, is_server=True), signer_id(trust_domain)
+    if name != wanted:
+        raise InvalidName(f"the certificate is for {name!r}, not {wanted}")
+
+
+def _name(der: bytes, *, is_server: bool) -> str:
+    """The one URI of a leaf that may be used in this role."""
+    try:
+        certificate = read(der)
+    except NotStrict as error:
+        raise InvalidName(f"the certificate is malformed: {error}") from error
+    uris = certificate.uris
+    if len(uris) != 1 or len(certificate.names) != 1:
+        raise InvalidName(
+            f"the certificate has {len(certificate.names)} alternative names, {len(uris)} of them "
+            "URIs, not exactly one name, a URI"
+        )
+    # What is not ASCII is no URI (RFC 3986); shown with escapes, it can be no identity of ours.
+    name = uris[0].decode("ascii", "backslashreplace")
+    if reason := _unfit(certificate, is_server=is_server):
+        raise InvalidName(f"the certificate of {name[:_SHOWN_CHARACTERS]!r} {reason}")
+    return name
+
+
+def _unfit(certificate: Certificate, *, is_server: bool) -> str:
+    """Why it is not a leaf for this role; empty: it is."""
+    if certificate.is_ca:
+        return "is a CA's, not a service's"
+    usage = certificate.key_usage
+    # X509-SVID, section 4.3: a leaf has the extension, may sign, and may not sign certificates.
+    if usage is None or not usage & DIGITAL_SIGNATURE:
+        return "is not for signatures"
+    if usage & (KEY_CERT_SIGN | CRL_SIGN):
+        return "is a CA's, not a service's"
+    if (SERVER_AUTH if is_server else CLIENT_AUTH) not in certificate.uses:
+        return f"is not for a TLS {'server' if is_server else 'client'}"
+    if certificate.key_algorithm != P256:
+        return "has a key that is not P-256, which no CA of this mesh signs"
+    return ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from proxy.model.authorization import Intention
+from proxy.model.authorization import Intention, Mode, TokenProvider
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import ServiceName, SpiffeId, TrustDomain, server_name, spiffe_id
 from proxy.model.policy import Policy, ServicePolicy, Timeouts
@@ -84,7 +84,11 @@ class InboundRoute:
     allow: frozenset[ServiceName]
     timeouts: Timeouts
     rate_limits: tuple[RateLimit, ...]
-    intentions: tuple[Intention, ...]
+    intentions: tuple[Intention, ...] | None
+    """None: no policy that could be verified has arrived yet, and nobody may call."""
+    tokens: Mapping[str, TokenProvider]
+    """Those that the intentions ask for."""
+    mode: Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +109,15 @@ class RouteTable:
     """By caller; only those with an outbound port."""
 
 
-def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> RouteTable:
-    """Total: a service that the catalogue does not know has no endpoints."""
+def compile_table(settings: Settings, policy: Policy | None, catalogue: Catalogue) -> RouteTable:
+    """Total: a service that the catalogue does not know has no endpoints.
+
+    ``policy`` None: unknown. Calls go out by the built-in defaults, which grant nothing: it is the
+    other end that decides. Nobody is let in.
+    """
     domain = settings.trust_domain
+    is_known = policy is not None
+    policy = policy or Policy()
     outbound: dict[UpstreamKey, OutboundRoute] = {}
     inbound: dict[ServiceName, InboundRoute] = {}
     hosts: dict[ServiceName, HostRoutes] = {}
@@ -123,7 +133,9 @@ def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> R
             allow=frozenset(workload.allow),
             timeouts=own.timeouts,
             rate_limits=own.rate_limits,
-            intentions=own.intentions,
+            intentions=own.intentions if is_known else None,
+            tokens=_tokens(own, policy),
+            mode=own.mode,
         )
         clusters = MappingProxyType(
             {(c.service, c.subset): c for c in _clusters(workload, policy, catalogue)}
@@ -153,6 +165,11 @@ def compile_table(settings: Settings, policy: Policy, catalogue: Catalogue) -> R
         inbound=MappingProxyType(inbound),
         hosts=MappingProxyType(hosts),
     )
+
+
+def _tokens(own: ServicePolicy, policy: Policy) -> Mapping[str, TokenProvider]:
+    asked = {each.token.provider for each in own.intentions if each.token is not None}
+    return {name: policy.tokens[name] for name in sorted(asked & policy.tokens.keys())}
 
 
 def upstream_key(caller: ServiceName, upstream: Upstream) -> UpstreamKey:

@@ -55,6 +55,9 @@ def _violations(settings: Settings) -> Iterator[Violation]:
     ):
         if not value.startswith("/"):
             yield Violation(path=path, message=f"{value!r} is not an absolute path")
+    if settings.policy_keys and not settings.policy_keys.startswith("/"):
+        message = f"{settings.policy_keys!r} is not an absolute path"
+        yield Violation(path="$.policy_keys", message=message)
     if not 0 <= settings.drain_s <= 3600:
         yield Violation(path="$.drain_s", message=f"{settings.drain_s} is not within 0 to 3600")
     if settings.zone:

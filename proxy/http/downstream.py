@@ -213,6 +213,18 @@ class DownstreamConnection(asyncio.Protocol):
             self._log_refusal("slow_reader", f"took less than {least} bytes in {PATIENCE_S:g} s")
             self._reset()
 
+    @property
+    def handler(self) -> Handler:
+        return self._handler
+
+    def dismiss(self) -> None:
+        """No further request: closes after the answer that is under way, or now."""
+        if self._exchange is not None:
+            self._is_keep = False
+        elif not self._is_closing:
+            self._held = b""
+            self.close_if_idle()
+
     def abort(self) -> None:
         self._transport.abort()
 
@@ -437,7 +449,7 @@ class DownstreamConnection(asyncio.Protocol):
                 if is_end:
                     data += encode_end(_NO_TRAILERS)
         if head.flag:
-            lines = [*lines, b"x-mesh-flag: " + head.flag]
+            lines = lines + head.own_lines()
         if not self._is_keep or self._ledger.is_draining or (is_end and self._is_body_open):
             self._is_keep = False
             lines = [*lines, b"connection: close"]

@@ -100,6 +100,7 @@ _FLAG_OF = {
     Failure.TIMEOUT: Flag.UPSTREAM_TIMEOUT,
     Failure.PER_TRY_TIMEOUT: Flag.UPSTREAM_TIMEOUT,
 }
+_DENIED = Flag.DENIED.value.encode()
 _REPEATED = frozenset((Failure.RESET, Failure.PER_TRY_TIMEOUT))
 """Where "tried and failed again" says more than the last failure alone."""
 
@@ -126,6 +127,7 @@ class Exchange:
         "is_request_done",
         "key",
         "mirror",
+        "policy",
         "request_s",
         "retries",
         "rule",
@@ -178,7 +180,8 @@ class Exchange:
         self.tries = 0
         """Counted by the handler, as it dispatches."""
         self.status = 0
-        self.flag = ""
+        self.flag = self.policy = ""
+        """Why a proxy answered, this one or the peer's; and, of a denial, the id of what denied."""
         self.started = self.tried_at = self._touched = self._request_ended = monotonic()
         ledger.now = self.started
 
@@ -258,18 +261,27 @@ class Exchange:
         return b"".join(self._body) if self._body else b""
 
     def refuse(
-        self, flag: Flag, detail: str = "", status: int = 0, lines: tuple[bytes, ...] = ()
+        self,
+        flag: Flag,
+        detail: str = "",
+        status: int = 0,
+        lines: tuple[bytes, ...] = (),
+        policy: str = "",
     ) -> None:
-        """The proxy answers by itself; a response that has begun is cut off instead."""
+        """The proxy answers by itself; a response that has begun is cut off instead.
+
+        ``policy``: the id of what denied the request.
+        """
         if self.is_finished:
             return
         self._drop_upstream()
-        self.flag = flag.value
+        self.flag, self.policy = flag.value, policy
         if self._has_begun:
             self._finish()
             self._down.abandon()
             return
         head, body = make_reply(self.handler.subject, flag, detail, status)
+        head.policy = policy.encode()
         head.lines.extend(lines)
         self.answer(head, body)
 
@@ -286,13 +298,16 @@ class Exchange:
     def response_head(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
         if head.flag:
             if not self.handler.trusts_flag:
-                head.flag = b""  # not a shared one: those have none
+                head.flag = head.policy = b""  # not a shared one: those have none
             elif self._is_retried_elsewhere(head, is_end):
                 return
             else:
                 self.flag = head.flag.decode("latin-1")
+                if head.flag != _DENIED:
+                    head.policy = b""
+                self.policy = head.policy.decode("latin-1")
         status = head.status
-        if status >= 400 and self.retries is not None and self._is_status_retried(status, is_end):
+        if status >= 400 and self.retries is not None and self._is_status_retried(head, is_end):
             return
         self.status = status
         self._has_begun = True
@@ -403,11 +418,12 @@ class Exchange:
         )
         return self._is_taken_over(Failure.REFUSED_BY_PEER, verdict, is_end)
 
-    def _is_status_retried(self, status: int, is_end: bool) -> bool:
+    def _is_status_retried(self, head: ResponseHead, is_end: bool) -> bool:
         """Whether the answer is thrown away, because policy asks for another one."""
         assert self.retries is not None
         if not self.retries.may_retry_status:
             return False
+        status = head.status
         verdict = decide_status(
             self.retries,
             status,
@@ -416,8 +432,12 @@ class Exchange:
             is_replayable=self._body is not None,
         )
         self.status = status
+        said = self.flag, self.policy
+        if head.flag:
+            self.flag = self.policy = ""  # go with the answer that nobody gets
         if self._is_taken_over(None, verdict, is_end):
             return True
+        self.flag, self.policy = said
         if is_exhausted(self.retries, status, method=self.head.method, tries=self.tries):
             self.flag = Flag.RETRY_LIMIT.value
         return False

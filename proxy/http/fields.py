@@ -51,6 +51,7 @@ IDENTITY: Final = 10
 FLAG: Final = 11
 TRACE: Final = 12
 DEADLINE: Final = 13
+POLICY: Final = 14
 
 _KINDS: dict[bytes, int] = {
     b"host": HOST,
@@ -67,6 +68,7 @@ _KINDS: dict[bytes, int] = {
     b"x-forwarded-client-cert": IDENTITY,
     b"x-mesh-flag": FLAG,
     b"traceparent": TRACE,
+    b"x-mesh-policy": POLICY,
     b"x-mesh-timeout-ms": DEADLINE,
 }
 
@@ -107,6 +109,7 @@ _PROTECTED = frozenset(
         b"x-request-id",
     )
 )
+_FOLDED = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 _PROTECTED_PREFIXES = (b"x-forwarded-", b"x-mesh-", b"x-real-")
 
 _FORBIDDEN_TRAILERS = _PROTECTED | frozenset(_KINDS) | frozenset((b"set-cookie", b"trailer"))
@@ -151,15 +154,18 @@ def is_fleeting(field: bytes | Special) -> bool:
 
 
 def _kind_of_lookalike(name: bytes) -> int:
-    """Gateways such as WSGI and CGI see ``-`` and ``_`` as one, and so may an attacker's name."""
+    """Gateways such as WSGI and CGI see ``-`` and ``_`` as one, and so may an attacker's name;
+    some see every character that is neither a letter nor a digit as one."""
+    if name.startswith(b"x"):
+        folded = name.translate(_FOLDED)
+        if folded.startswith(b"x-mesh-") or folded == b"x-forwarded-client-cert":
+            return IDENTITY
     if b"_" in name:
         plain = name.replace(b"_", b"-")
         kind = _KINDS.get(plain)
         if kind in (LENGTH, ENCODING, HOST, CONNECTION):
             raise ProtocolError("field", "a header name imitates one that frames the message")
-        if kind in (IDENTITY, FLAG) or plain.startswith(b"x-mesh-"):
-            return IDENTITY
-    return IDENTITY if name.startswith(b"x-mesh-") else 0
+    return 0
 
 
 def without_listed(lines: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:

@@ -24,6 +24,7 @@ from proxy.http.fields import (
     LENGTH,
     MAX_FIELDS,
     MAX_LENGTH_DIGITS,
+    POLICY,
     REQUEST_ID,
     TE,
     TRACE,
@@ -45,6 +46,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
+_POLICY = re.compile(rb"[A-Za-z0-9._/-]{1,200}")
 
 _METHODS = frozenset(
     b"ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY "
@@ -143,7 +145,7 @@ class RequestHead:
 class ResponseHead:
     """What a server answers."""
 
-    __slots__ = ("_wire", "flag", "is_keep_alive", "length", "lines", "reason", "status")
+    __slots__ = ("_wire", "flag", "is_keep_alive", "length", "lines", "policy", "reason", "status")
 
     def __init__(self, status: int, reason: bytes, is_keep_alive: bool) -> None:
         self.status = status
@@ -155,15 +157,23 @@ class ResponseHead:
         self.lines: list[bytes] = []
         self.flag = b""
         """``x-mesh-flag``, which is not among the lines: whoever forwards it must trust it."""
+        self.policy = b""
+        """``x-mesh-policy``, which goes with a flag only: the id of what denied the request."""
         self._wire = b""
 
     def with_lines(self, lines: list[bytes]) -> "ResponseHead":
         """A copy: one that was parsed may be shared with other responses."""
         head = ResponseHead(self.status, self.reason, self.is_keep_alive)
         head.length = self.length
-        head.flag = self.flag
+        if self.flag:
+            head.flag, head.policy = self.flag, self.policy
         head.lines = lines
         return head
+
+    def own_lines(self) -> list[bytes]:
+        """What a proxy says of an answer that has a flag."""
+        flag = b"x-mesh-flag: " + self.flag
+        return [flag, b"x-mesh-policy: " + self.policy] if self.policy else [flag]
 
     def serialize(self) -> bytes:
         """As it is, with the empty line; made once, for ``lines`` do not change any more."""
@@ -391,6 +401,10 @@ def _parse_response_fields(block: bytes, method: bytes) -> tuple[ResponseHead, b
         elif kind == FLAG:
             head.flag = field.value
             is_kept = False
+        elif kind == POLICY:
+            is_kept = False
+            if _POLICY.fullmatch(field.value) is not None:
+                head.policy = field.value
     if connection:
         _apply_connection(head, connection.lower(), is_old)
         lines = head.lines

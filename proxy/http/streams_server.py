@@ -190,6 +190,15 @@ class StreamsServer(Channel["ServerStream"]):
         if is_idle or self._asked_at or self._ledger.is_draining:
             self._go(now)
 
+    @property
+    def handler(self) -> Handler:
+        return self._handler
+
+    def dismiss(self) -> None:
+        """Asks the caller to close, and closes as soon as nothing is under way."""
+        if not self.is_lost:
+            self._go(self._ledger.now)
+
     def close_if_idle(self) -> None:
         if not self.is_lost and (self._ledger.is_draining or not self.streams):
             self._go(self._ledger.now)
@@ -369,5 +378,5 @@ def _with_own_lines(head: ResponseHead) -> bytes:
     if head.length < 0:
         lines = [*lines, b"transfer-encoding: chunked"]
     if head.flag:
-        lines = [*lines, b"x-mesh-flag: " + head.flag]
+        lines = lines + head.own_lines()
     return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(lines))

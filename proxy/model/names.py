@@ -70,6 +70,21 @@ def parse_spiffe_id(text: str, trust_domain: TrustDomain) -> ServiceName:
     return parse_service(text[len(prefix) :])
 
 
+def signer_id(trust_domain: TrustDomain) -> SpiffeId:
+    """The identity of the mesh's signers; no service can have it."""
+    return SpiffeId(f"spiffe://{trust_domain}/mesh/signer")
+
+
+def probe_id(trust_domain: TrustDomain) -> SpiffeId:
+    """What ``meshctl`` shows to learn whom a proxy trusts; no proxy lets it in."""
+    return SpiffeId(f"spiffe://{trust_domain}/mesh/probe")
+
+
+def signer_server_name(trust_domain: TrustDomain) -> str:
+    """The TLS server name of signers; a service's has one label before the trust domain."""
+    return f"signer.mesh.{trust_domain}"
+
+
 def server_name(trust_domain: TrustDomain, service: ServiceName) -> str:
     """The TLS server name (SNI) that selects a workload behind a host's one inbound port."""
     return f"{service}.{trust_domain}"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from proxy.model.authorization import Intention
+from proxy.model.authorization import Intention, Mode, TokenProvider
 from proxy.model.codec import Value
 from proxy.model.names import ServiceName, TrustDomain
 from proxy.model.resilience import (
@@ -100,6 +100,7 @@ class ServicePolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
     subsets: dict[str, Subset] = {}
     routes: tuple[Route, ...] = ()
     failover: tuple[Failover, ...] = ()
+    mode: Mode = "strict"
     intentions: tuple[Intention, ...] = ()
     """Empty: whoever the inventory declares may call. Otherwise one of them has to allow it."""
 
@@ -109,6 +110,8 @@ class Policy(Value, frozen=True, kw_only=True, omit_defaults=True):
 
     defaults: ServicePolicy = ServicePolicy()
     services: dict[ServiceName, ServicePolicy] = {}
+    tokens: dict[str, TokenProvider] = {}
+    """By names that intentions refer to."""
 
     def of(self, service: ServiceName) -> ServicePolicy:
         return self.services.get(service, self.defaults)
@@ -122,5 +125,7 @@ class Snapshot(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Starts at 1, goes up by one with each publication that changes anything."""
     trust_domain: TrustDomain
     policy: Policy
+    cut_denied: bool = False
+    """Connections that live and that this policy would not let in are cut as it is applied."""
     digest: str = ""
     """Of the whole policy's encoding, noted by a proxy that keeps only its own part of it."""

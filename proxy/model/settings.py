@@ -60,6 +60,10 @@ class Workload(Value, frozen=True, kw_only=True):
     """One port for all HTTP upstreams, told apart by Host; also an ``http_proxy``."""
     weight: int = 1
     """Registered; callers' share of requests among equals."""
+    user: str = ""
+    """The unix user whose processes may call as this workload; empty: any of the host's."""
+    plaintext: Address | None = None
+    """Where callers outside the mesh are served while the service's mode is permissive."""
 
 
 class Capacity(Value, frozen=True, kw_only=True):
@@ -100,6 +104,11 @@ class Settings(Value, frozen=True, kw_only=True):
     trust_bundle: str
     """PEM file with the root certificates that a peer may chain to."""
     workloads: tuple[Workload, ...]
+    signers: tuple[Address, ...] = ()
+    """Who renews identities; empty: an operator, over SSH."""
+    policy_keys: str = ""
+    """JSON file (``policy_keys.PolicyKeys``) with the keys that policy must be signed by. Empty:
+    unsigned policy is believed, which no deploy ever renders."""
     zone: str = ""
     """Where the host stands: registered, and what ``balancing.zone`` prefers."""
     workers: int = 1

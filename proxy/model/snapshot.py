@@ -1,8 +1,8 @@
 """A snapshot as it lies in Consul: canonical JSON, compressed once it is large.
 
 Consul refuses values above 512 KiB, and a policy for 1,000 services with 5,000 routes has more as
-JSON. gzip, so that ``consul kv get meshctl/snapshot | zcat`` shows it. A proxy unpacks it in
-parts, to keep only those that it uses.
+JSON. gzip, so that ``consul kv get meshctl/snapshot | tail -n +2 | zcat`` shows it (the first line
+is its signature: ``signed``). A proxy unpacks it in parts, to keep only those that it uses.
 """
 
 import gzip
@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from proxy.model.authorization import TokenProvider
 from proxy.model.codec import Malformed, Value, decode, digest_of, encode
 from proxy.model.names import ServiceName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot
@@ -89,19 +90,23 @@ class _Parts(Value, frozen=True, kw_only=True):
 
     defaults: ServicePolicy = ServicePolicy()
     services: dict[ServiceName, msgspec.Raw] = {}
+    tokens: dict[str, TokenProvider] = {}
 
 
 class _Outline(Value, frozen=True, kw_only=True):
     generation: int
     trust_domain: TrustDomain
     policy: msgspec.Raw
+    cut_denied: bool = False
 
 
 class Unpacked:
     """A snapshot whose services are decoded one by one; the first steps take some milliseconds
     for a large one, each ``service`` some microseconds."""
 
-    __slots__ = ("_services", "defaults", "digest", "generation", "trust_domain")
+    __slots__ = (
+        "_services", "cut_denied", "defaults", "digest", "generation", "tokens", "trust_domain",
+    )  # fmt: skip
 
     def __init__(self, data: bytes) -> None:
         """``data`` is what ``plain`` gave. Raises Malformed, also for what is wrong deep inside
@@ -122,7 +127,9 @@ class Unpacked:
         yield
         self.generation = outline.generation
         self.trust_domain = outline.trust_domain
+        self.cut_denied = outline.cut_denied
         self.defaults = parts.defaults
+        self.tokens = parts.tokens
         self._services = parts.services
         text = memoryview(outline.policy)
         hashed = hashlib.sha256()
@@ -147,7 +154,8 @@ class Unpacked:
         return Snapshot(
             generation=self.generation,
             trust_domain=self.trust_domain,
-            policy=Policy(defaults=self.defaults, services=services),
+            policy=Policy(defaults=self.defaults, services=services, tokens=self.tokens),
+            cut_denied=self.cut_denied,
             digest=self.digest,
         )
 

@@ -21,6 +21,19 @@ class IdentityStatus(Value, frozen=True, kw_only=True):
     """RFC 3339, UTC."""
 
 
+class RenewalStatus(Value, frozen=True, kw_only=True):
+    """How it stands with the renewal of an identity by the signers."""
+
+    next_at: str
+    """RFC 3339, UTC; empty: there is no identity to renew."""
+    last_error: str
+    """Of the last try; empty after one that worked, and before the first."""
+    failures: int
+    """In a row."""
+    is_revoked: bool
+    """A signer said that this host no longer has the service."""
+
+
 class WorkloadStatus(Value, frozen=True, kw_only=True):
     service: ServiceName
     version: str
@@ -29,6 +42,10 @@ class WorkloadStatus(Value, frozen=True, kw_only=True):
     health_detail: str
     identity: IdentityStatus | None
     """None: no usable key and chain on disk; the workload refuses traffic."""
+    renewal: RenewalStatus | None = None
+    """None: there are no signers."""
+    user_problem: str = ""
+    """Why no process of the host may call as it; empty: its user's may, or everybody's."""
 
 
 class UpstreamStatus(Value, frozen=True, kw_only=True):
@@ -70,6 +87,8 @@ class ProxyStatus(Value, frozen=True, kw_only=True):
     workloads: tuple[WorkloadStatus, ...]
     upstreams: tuple[UpstreamStatus, ...]
     workers: WorkersStatus = WorkersStatus()
+    policy_keys: tuple[str, ...] = ()
+    """Ids of the keys by which policy is believed, sorted."""
 
 
 class EndpointState(Value, frozen=True, kw_only=True):

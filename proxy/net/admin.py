@@ -1,13 +1,16 @@
 """The admin port: a small HTTP server on loopback for people, systemd, Prometheus and meshctl.
 
 Loopback is not a wall against a browser on the same host: a request is refused if it names a host
-that is not loopback (DNS rebinding) or carries an Origin. One request a connection, no bodies,
-everything bounded.
+that is not loopback (DNS rebinding) or carries an Origin. Nor is it one against other users: what
+changes anything, or shows what is not for everybody, is root's and the proxy's own user's alone.
+One request a connection, no bodies, everything bounded.
 """
 
 import asyncio
+import functools
 import ipaddress
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,9 +19,12 @@ from typing import cast
 import httptools
 
 from proxy.model.codec import encode
+from proxy.net.sock_diag import SocketOwners, Unavailable
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 64
+MAX_TRUSTED_CONNECTIONS = 128
+"""Other users of the host can fill the first number, and must not lock root out by it."""
 REQUEST_DEADLINE_S = 10.0
 HANDLER_DEADLINE_S = 30.0
 
@@ -51,6 +57,10 @@ Handler = Callable[[], Awaitable[Answer]]
 class Route:
     method: str
     handler: Handler
+    is_private: bool = False
+    """Only for root and the proxy's own user; whatever is not GET is so anyhow."""
+    below: Callable[[str], Awaitable[Answer]] | None = None
+    """For paths one below its own: gets that one segment, with its escapes."""
 
 
 class Admin:
@@ -60,6 +70,7 @@ class Admin:
         self._routes = routes
         self._server: asyncio.Server | None = None
         self._open: set[_Connection] = set()
+        self._owners: SocketOwners | None = None
 
     async def start(self, host: str, port: int) -> int:
         """The port listened on (``port`` 0: any). Raises OSError."""
@@ -72,16 +83,36 @@ class Admin:
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._owners is not None:
+            self._owners.close()
+            self._owners = None
         for connection in tuple(self._open):
             connection.abort()
 
     def _accept(self) -> "_Connection":
-        return _Connection(self._routes, self._open)
+        return _Connection(self._routes, self._open, self._is_trusted)
+
+    def _is_trusted(self, transport: asyncio.Transport) -> bool:
+        """Whether the other end is root's or our own user's; what cannot be told is neither."""
+        try:
+            self._owners = self._owners or SocketOwners()
+        except Unavailable as error:
+            _log.error("the admin port cannot tell who asks", extra={"why": str(error)})
+            return False
+        uid = self._owners.uid(
+            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        )
+        return uid in (0, os.geteuid())
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, routes: Mapping[str, Route], peers: "set[_Connection]") -> None:
-        self._routes, self._peers = routes, peers
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        peers: "set[_Connection]",
+        is_trusted: Callable[[asyncio.Transport], bool],
+    ) -> None:
+        self._routes, self._peers, self._is_trusted = routes, peers, is_trusted
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -95,7 +126,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by behaviour only
         self._peers.add(self)
-        if len(self._peers) > MAX_CONNECTIONS:
+        count = len(self._peers)
+        if count > MAX_CONNECTIONS and (
+            count > MAX_TRUSTED_CONNECTIONS or not self._is_trusted(self._transport)
+        ):
             self._send(text_answer("too many connections to the admin port", 503))
             return
         self._timer = asyncio.get_running_loop().call_later(REQUEST_DEADLINE_S, self.abort)
@@ -150,15 +184,26 @@ class _Connection(asyncio.Protocol):
             return
         path = self._target.split(b"?", 1)[0].decode("ascii", "replace")
         route = self._routes.get(path)
-        if route is None:
+        handler = route.handler if route is not None else None
+        parent, _, segment = path.rpartition("/")
+        above = self._routes.get(parent) if segment else None
+        if route is None and above is not None and above.below is not None:
+            route, handler = above, functools.partial(above.below, segment)
+        if route is None or handler is None:
             self._send(text_answer("no such path; there are: " + " ".join(self._routes), 404))
         elif method not in ({"GET", "HEAD"} if route.method == "GET" else {route.method}):
             self._send(text_answer(f"use {route.method}", 405), f"Allow: {route.method}\r\n")
+        elif (
+            (route.is_private or route.method != "GET")
+            and self._transport is not None
+            and not self._is_trusted(self._transport)
+        ):
+            self._send(text_answer("only for root and the proxy's own user", 403))
         else:
             # Held here and bounded by its deadline; it is part of this connection, not of the
             # process, so the supervisor of long-lived tasks has no business with it.
             self._task = asyncio.get_running_loop().create_task(
-                self._handle(route.handler, is_head=method == "HEAD"), name="admin-request"
+                self._handle(handler, is_head=method == "HEAD"), name="admin-request"
             )
 
     def _check_host(self) -> Answer | None:

@@ -16,7 +16,9 @@ from proxy.core.exposition import Tally
 from proxy.model.codec import Value
 from proxy.model.endpoint import Catalogue
 from proxy.model.names import ServiceName
+from proxy.model.observed import Observed
 from proxy.model.policy import Policy
+from proxy.model.recent import SeenRequest
 from proxy.model.settings import Settings
 from proxy.model.status import IdentityStatus
 
@@ -47,8 +49,11 @@ class Start(Value, frozen=True, kw_only=True, tag="start"):
 class Apply(Value, frozen=True, kw_only=True, tag="apply"):
     revision: int
     """Counts what the main process has put in force since its start."""
-    policy: Policy
+    policy: Policy | None
+    """None: unknown; nobody is let in."""
     catalogue: Catalogue
+    cuts: int = 0
+    """Goes up with each policy that ends what it would not let in."""
 
 
 class Reload(Value, frozen=True, kw_only=True, tag="reload"):
@@ -61,6 +66,22 @@ class Ask(Value, frozen=True, kw_only=True, tag="ask"):
     """Answered by ``Told``."""
 
     number: int
+
+
+class Find(Value, frozen=True, kw_only=True, tag="find"):
+    """Answered by ``Found``."""
+
+    number: int
+    request_id: str
+    """Empty: the newest requests."""
+
+
+class Observe(Value, frozen=True, kw_only=True, tag="observe"):
+    """Answered by ``Noted``."""
+
+    number: int
+    seconds: float | None
+    """None: only say what was seen; otherwise as for ``DataPlane.observe``."""
 
 
 class Drain(Value, frozen=True, kw_only=True, tag="drain"):
@@ -94,14 +115,24 @@ class Told(Value, frozen=True, kw_only=True, tag="told"):
     tally: Tally
 
 
+class Found(Value, frozen=True, kw_only=True, tag="found"):
+    number: int
+    requests: tuple[SeenRequest, ...]
+
+
+class Noted(Value, frozen=True, kw_only=True, tag="noted"):
+    number: int
+    observed: Observed
+
+
 class Drained(Value, frozen=True, kw_only=True, tag="drained"):
     number: int
     is_finished: bool
     tally: Tally
 
 
-ToWorker = Start | Apply | Reload | Ask | Drain | Stop
-Reply = Reloaded | Told | Drained
+ToWorker = Start | Apply | Reload | Ask | Find | Observe | Drain | Stop
+Reply = Reloaded | Told | Found | Noted | Drained
 ToMain = Applied | Listening | Reply
 
 to_worker: "msgspec.msgpack.Decoder[ToWorker]" = msgspec.msgpack.Decoder(ToWorker)

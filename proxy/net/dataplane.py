@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from time import monotonic
+from typing import Literal
 
 from proxy.core.metrics import Metrics
 from proxy.core.overload import Overload
@@ -12,18 +15,25 @@ from proxy.core.table import RouteTable, UpstreamKey, compile_table
 from proxy.http.ledger import Ledger
 from proxy.model.endpoint import Catalogue
 from proxy.model.names import ServiceName
+from proxy.model.observed import Observed
 from proxy.model.policy import Policy
 from proxy.model.settings import Address, Settings
 from proxy.model.status import IdentityStatus
 from proxy.net.cluster import Cluster
+from proxy.net.cutting import cut_denied
 from proxy.net.dataplane_metrics import DataPlaneMetrics
 from proxy.net.inbound import InboundListener, InboundWorkload
+from proxy.net.local_callers import Guards
 from proxy.net.memory import keep_some_at_hand, resident_bytes, return_free_memory
+from proxy.net.observation import Observation
 from proxy.net.outbound import OutboundCaller, OutboundService
+from proxy.net.plaintext import PlaintextListener
 from proxy.net.tls_identity import Identities
+from proxy.net.tokens import TokenVerifier
 
-ListenerKey = UpstreamKey | ServiceName | None
-"""An upstream's own port, a caller's port for all of them, or the inbound side."""
+ListenerKey = UpstreamKey | ServiceName | tuple[Literal["plaintext"], ServiceName] | None
+"""An upstream's own port, a caller's port for all of them, a service's port for callers without an
+identity, or the inbound side."""
 
 _TICK_S = 0.1
 _TICKS_OF_IDLE = 10
@@ -61,11 +71,13 @@ class DataPlane:
             max_connections = max(1, int(settings.capacity.connections * share))
         self._overload = Overload(settings.capacity)
         self._metrics = families = DataPlaneMetrics(metrics)
+        self.recent = families.recent
+        self.recent.host = settings.host
         self._identities = Identities(settings)
         self._outbound_ledger = Ledger(max_connections, *families.protocol_counters("source"))
         self._inbound_ledger = Ledger(max_connections, *families.protocol_counters("destination"))
         self._ledgers = (self._outbound_ledger, self._inbound_ledger)
-        table = compile_table(settings, Policy(), Catalogue())
+        table = compile_table(settings, None if settings.policy_keys else Policy(), Catalogue())
         self._callers = {
             work.service: OutboundCaller(
                 work.service,
@@ -77,13 +89,27 @@ class DataPlane:
             for work in settings.workloads
             if work.upstreams
         }
-        for caller in self._callers.values():
+        self._guards = Guards(settings, self._outbound_ledger, families)
+        for name, caller in self._callers.items():
+            caller.local = self._guards.of(name)
             caller.apply(table)
+        self.tokens = TokenVerifier(metrics)
+        self._observation: Observation | None = None
+        self._is_observing = False
         self._inbound = {
             service: InboundWorkload(
-                route, settings.trust_domain, self._inbound_ledger, self._metrics, share
+                route,
+                settings.trust_domain,
+                self._inbound_ledger,
+                self._metrics,
+                share,
+                verify=self.tokens.verify,
             )
             for service, route in table.inbound.items()
+        }
+        self._plaintext = {
+            service: PlaintextListener(workload, self._inbound_ledger, self._metrics)
+            for service, workload in self._inbound.items()
         }
         self._table = table
         self._servers: dict[ListenerKey, asyncio.Server] = {}
@@ -109,6 +135,13 @@ class DataPlane:
                 if service.route.listen is not None:
                     who = f"{service.route.caller} for its upstream {service.route.service}"
                     await self._listen(key, service.route.listen, service.accept, who)
+            for workload in self._settings.workloads:
+                if workload.plaintext is not None:
+                    plain = self._plaintext[workload.service]
+                    who = f"{workload.service} for callers without an identity"
+                    await self._listen(
+                        ("plaintext", workload.service), workload.plaintext, plain.accept, who
+                    )
             for name, caller in self._callers.items():
                 if caller.hosts is not None and caller.hosts.listen is not None:
                     who = f"{name} for all its HTTP upstreams"
@@ -117,6 +150,7 @@ class DataPlane:
             await self.stop_listening()
             raise
         self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        self.tokens.is_serving = True
 
     async def _listen(
         self,
@@ -146,26 +180,62 @@ class DataPlane:
     def apply(self, table: RouteTable) -> None:
         """Atomic: requests that have begun keep the table they began with."""
         self._table = table
+        self.tokens.apply({k: v for each in table.inbound.values() for k, v in each.tokens.items()})
         for caller in self._callers.values():
             caller.apply(table)
         for name, workload in self._inbound.items():
             if (inbound := table.inbound.get(name)) is not None:
                 workload.apply(inbound)
 
+    def cut_denied(self) -> None:
+        """Ends what lives of callers that the table in force shuts out."""
+        cut_denied(self._inbound_ledger)
+
+    def observe(self, seconds: float) -> None:
+        """Looks at calls for so long, from nothing; 0: no more, and what was seen is forgotten."""
+        self._observation = Observation(seconds) if seconds > 0 else None
+        self._take_observation(self._observation)
+
+    def _take_observation(self, observation: Observation | None) -> None:
+        self._is_observing = observation is not None
+        for workload in self._inbound.values():
+            workload.observe(observation)
+
+    def observed(self) -> Observed:
+        seen = self._observation.told() if self._observation is not None else Observed()
+        plaintext = (each.callers.told() for each in self._plaintext.values())
+        return Observed(
+            calls=seen.calls,
+            left_out=seen.left_out,
+            left_s=seen.left_s,
+            plaintext=tuple(chain.from_iterable(plaintext)),
+        )
+
     @property
     def table(self) -> RouteTable:
         return self._table
 
     def reload_identities(self) -> dict[ServiceName, IdentityStatus | str]:
-        """For new connections only. A reason instead of a status: the previous stays in force."""
+        """For new connections only, with the users who may make them. A reason instead of a
+        status: the previous stays in force."""
+        self._guards.resolve()
         results = self._identities.reload()
         for name, caller in self._callers.items():
             caller.use_identity(self._identities.get(name))
         return results
 
+    def client_context(self, service: ServiceName) -> ssl.SSLContext | None:
+        """What a workload calls with; None: it has no identity."""
+        identity = self._identities.get(service)
+        return identity.client if identity is not None else None
+
     def identities(self) -> dict[ServiceName, IdentityStatus | None]:
         """In force for new connections; None: no usable key and chain."""
         return self._identities.statuses()
+
+    def user_problems(self) -> Mapping[ServiceName, str]:
+        """Workloads that no process of the host may call as, and why."""
+        return self._guards.problems()
 
     def inbound_address(self) -> tuple[str, int]:
         """As bound: of use when the settings say port 0."""
@@ -176,6 +246,9 @@ class DataPlane:
             if isinstance(key, tuple) and key[:2] == (caller, service):
                 return _bound(server)
         raise KeyError((caller, service))
+
+    def plaintext_address(self, service: ServiceName) -> tuple[str, int]:
+        return _bound(self._servers[("plaintext", service)])
 
     def hosts_address(self, caller: ServiceName) -> tuple[str, int]:
         """Of the port for all HTTP upstreams."""
@@ -235,6 +308,8 @@ class DataPlane:
             caller.close()
         for workload in self._inbound.values():
             workload.pool.close()
+        self.tokens.close()
+        self._guards.close()
         for _ in range(_TURNS_TO_CLOSE):  # the loop reports the end of an aborted connection late
             if not self.open_connections:
                 break
@@ -276,6 +351,8 @@ class DataPlane:
             caller.sweep(now)
         for workload in self._inbound.values():
             workload.sweep(now)
+        if self._is_observing and self._observation is not None and self._observation.is_over:
+            self._take_observation(None)
         if self._overload.observe_memory(resident_bytes()):
             self._shed_or_resume(self._overload.is_out_of_memory)
 

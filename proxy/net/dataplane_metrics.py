@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from proxy.core.metrics import Family, Histogram, Metrics, Value
 from proxy.http.exchange import Exchange
+from proxy.net.recent import Recent
 
 _LABELS = (
     "reporter",
@@ -28,6 +29,8 @@ class DataPlaneMetrics:
     """All families of the data plane."""
 
     def __init__(self, metrics: Metrics) -> None:
+        self.recent = Recent()
+        """Single requests, where the rest of this only counts."""
         self.requests = metrics.counter("istio_requests_total", "HTTP requests answered.", _LABELS)
         self.durations = metrics.histogram(
             "istio_request_duration_milliseconds",
@@ -107,6 +110,11 @@ class DataPlaneMetrics:
             "Calls refused by the called side, by what refused them.",
             (*destination, "policy"),
         )
+        self.local_refusals = metrics.counter(
+            "mesh_local_callers_refused_total",
+            "Connections from processes of the host that may not call as the workload.",
+            ("source_workload",),
+        )
         self.audited = metrics.counter(
             "mesh_authorization_audited_total",
             "Calls that an audit intention would have decided otherwise.",
@@ -153,13 +161,21 @@ class DataPlaneMetrics:
 class Reporter:
     """One caller and one service, from one side."""
 
-    __slots__ = ("_code_series", "_metrics", "_prefix", "_unflagged")
+    __slots__ = ("_code_series", "_metrics", "_prefix", "_remember", "_security", "_unflagged")
 
     def __init__(
-        self, metrics: DataPlaneMetrics, reporter: str, caller: str, principal: str, service: str
+        self,
+        metrics: DataPlaneMetrics,
+        reporter: str,
+        caller: str,
+        principal: str,
+        service: str,
+        security: str = "mutual_tls",
     ) -> None:
         self._metrics = metrics
         self._prefix = (reporter, caller, principal, service, service)
+        self._security = security
+        self._remember = metrics.recent.ring(reporter).add
         self._code_series: dict[tuple[int, str], tuple[Value, Histogram]] = {}
         self._unflagged: dict[int, tuple[Value, Histogram]] = {}
         """Those of ``_code_series`` with no flag: no key to be made."""
@@ -179,13 +195,14 @@ class Reporter:
         count.value += 1
         histogram.counts[bisect_left(histogram.bounds, elapsed_ms)] += 1
         histogram.total += elapsed_ms
+        self._remember(self._prefix[1], self._prefix[3], exchange, now)
 
     def _make_series(self, key: tuple[int, str]) -> tuple[Value, Histogram]:
         if len(self._code_series) >= _SERIES_OF_ONE_REPORTER:
             self._code_series.clear()  # statuses are the upstream's to choose
             self._unflagged.clear()
         status, flag = key
-        labels = (*self._prefix, "http", str(status), flag or "-", "mutual_tls")
+        labels = (*self._prefix, "http", str(status), flag or "-", self._security)
         series = (self._metrics.requests.labels(*labels), self._metrics.durations.labels(*labels))
         self._code_series[key] = series
         if not flag:
@@ -194,7 +211,7 @@ class Reporter:
 
     def tcp(self, flag: str = "") -> "TcpSeries":
         metrics = self._metrics
-        labels = (*self._prefix, "tcp", "0", flag or "-", "mutual_tls")
+        labels = (*self._prefix, "tcp", "0", flag or "-", self._security)
         return TcpSeries(
             opened=metrics.tcp_opened.labels(*labels),
             closed=metrics.tcp_closed.labels(*labels),

@@ -26,11 +26,19 @@ class Denials:
         self._bounded = BoundedLog()
 
     def denied(
-        self, caller: ServiceName, decision: Decision, now: float, head: RequestHead | None = None
+        self,
+        caller: ServiceName,
+        decision: Decision,
+        now: float,
+        head: RequestHead | None = None,
+        *,
+        is_cut: bool = False,
     ) -> None:
-        """``head`` None: a TCP session. ``now``: monotonic seconds."""
+        """``head`` None: a TCP session. ``now``: monotonic seconds. ``is_cut``: it was let in, and
+        is ended by a policy that came later."""
         self._metrics.denials.labels(caller, self._service, decision.policy).value += 1
-        self._say("call denied", caller, decision.policy, decision.why, now, head)
+        what = "call denied and cut" if is_cut else "call denied"
+        self._say(what, caller, decision.policy, decision.why, now, head)
 
     def audited(
         self, caller: ServiceName, decision: Decision, now: float, head: RequestHead | None = None

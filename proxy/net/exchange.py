@@ -9,6 +9,7 @@ than the limit is an error and never a short answer. Deadlines are the caller's
 import asyncio
 import os
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import cast
 
@@ -157,11 +158,15 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(error)
 
 
-async def connect(host: str, port: int, *, max_body_bytes: int) -> Connection:
-    """Raises Disconnected."""
+async def connect(
+    host: str, port: int, *, max_body_bytes: int, tls: ssl.SSLContext | None = None
+) -> Connection:
+    """``tls``: the server has to prove that it is ``host``. Raises Disconnected."""
     loop = asyncio.get_running_loop()
     try:
-        _, connection = await loop.create_connection(lambda: Connection(max_body_bytes), host, port)
+        _, connection = await loop.create_connection(
+            lambda: Connection(max_body_bytes), host, port, ssl=tls
+        )
     except (OSError, UnicodeError) as error:
         raise Disconnected(_reason(error), was_answering=False) from error
     return connection
@@ -171,4 +176,6 @@ def _reason(error: OSError | UnicodeError) -> str:
     """The system's own words; event loops differ in theirs."""
     if isinstance(error, socket.gaierror | UnicodeError):
         return "the host name cannot be resolved"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {getattr(error, 'verify_message', '') or error.reason}"
     return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

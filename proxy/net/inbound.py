@@ -9,7 +9,7 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-from proxy.core.authorization import Authorizer, CallerRules, Decision
+from proxy.core.authorization import Authorizer, CallerRules, Decision, Verify
 from proxy.core.deadline import parse
 from proxy.core.peer import identify
 from proxy.core.ratelimit import RateLimiter, compile_limits
@@ -29,6 +29,7 @@ from proxy.model.policy import Timeouts
 from proxy.model.resilience import Retries
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
 from proxy.net.denials import Denials
+from proxy.net.observation import Observation
 from proxy.net.pool import EndpointPool, Owner, Quota
 from proxy.net.pool_dial import Dialer
 from proxy.net.relay import Closed, Relay
@@ -50,8 +51,11 @@ class InboundWorkload:
         ledger: Ledger,
         metrics: DataPlaneMetrics,
         share: float = 1.0,
+        *,
+        verify: Verify,
     ) -> None:
         """``share``: of the rate limits, which several workers have in common."""
+        self._verify = verify
         self.route = route
         self.ledger = ledger
         self.metrics = metrics
@@ -72,20 +76,37 @@ class InboundWorkload:
         self.limiter: RateLimiter[RequestHead] | None = None
         self._share = share
         self._limit(route)
-        self.authorizer = _authorizer(route)
+        self.authorizer = self._authorizer(route)
         """Another one as soon as somebody else may call."""
         self.denials = Denials(route.service, metrics)
+        self.observation: Observation | None = None
+        """Only while somebody wants to know who calls."""
 
     def apply(self, route: InboundRoute) -> None:
         if route.rate_limits != self.route.rate_limits:  # most tables differ in endpoints only
             self._limit(route)
-        if (route.allow, route.intentions) != (self.route.allow, self.route.intentions):
-            self.authorizer = _authorizer(route)
+        if _judged_by(route) != _judged_by(self.route):
+            self.authorizer = self._authorizer(route)
         self.route = route
         self.pool.idle_s = route.timeouts.pool_idle_s
 
     def _limit(self, route: InboundRoute) -> None:
         self.limiter = compile_limits(route.rate_limits, compile_match, self.limiter, self._share)
+
+    def _authorizer(self, route: InboundRoute) -> Authorizer:
+        return Authorizer(
+            route.service,
+            route.allow,
+            route.intentions,
+            providers=route.tokens,
+            verify=self._verify,
+            mode=route.mode,
+        )
+
+    def observe(self, observation: Observation | None) -> None:
+        self.observation = observation
+        # Sessions take their rules anew, and with them whether there is anything to be noted.
+        self.authorizer = self._authorizer(self.route)
 
     def sweep(self, now: float) -> None:
         """About once a second."""
@@ -111,6 +132,8 @@ class InboundSession:
     """One caller on one connection. An HTTP Handler."""
 
     trusts_flag = False
+    is_anonymous = False
+    """Whether the caller has no identity."""
 
     def __init__(self, workload: InboundWorkload, caller: ServiceName, principal: str) -> None:
         self._workload = workload
@@ -130,10 +153,18 @@ class InboundSession:
 
     def _take_rules(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
-        self._rules: CallerRules = authorizer.of(self._caller)
+        self._rules = self._rules_of(authorizer)
         constant = self._rules.constant
-        self._is_free = constant is not None and constant.is_allowed and not constant.audited
+        self._is_free = (
+            constant is not None
+            and constant.is_allowed
+            and not constant.audited
+            and self._workload.observation is None
+        )
         """Whatever it asks for, nothing is to be decided or noted."""
+
+    def _rules_of(self, authorizer: Authorizer) -> CallerRules:
+        return authorizer.of(self._caller)
 
     @property
     def timeouts(self) -> Timeouts:
@@ -153,13 +184,15 @@ class InboundSession:
             exchange.refuse(Flag.OVERLOAD, "out of memory")
         elif workload.limiter is None or self._is_within_limits(exchange, workload.limiter):
             head = exchange.head
-            head.lines.append(self._xfcc)
+            if self._xfcc:
+                head.lines.append(self._xfcc)
             if head.timeout_ms:
                 if head.timeout_ms != self._asked_ms:
                     self._ask(head.timeout_ms)
-                if self._asked_s and not 0.0 < exchange.request_s < self._asked_s:
-                    exchange.request_s = self._asked_s
-                head.lines.append(self._asked_line)
+                if self._asked_s:  # what is no deadline goes no further
+                    if not 0.0 < exchange.request_s < self._asked_s:
+                        exchange.request_s = self._asked_s
+                    head.lines.append(self._asked_line)
             exchange.retries = _RETRIES
             exchange.tries = 1
             exchange.target = workload.pool
@@ -170,13 +203,33 @@ class InboundSession:
         workload = self._workload
         head, now = exchange.head, workload.ledger.now
         decision = self._rules.decide(head)
+        if workload.observation is not None and not self.is_anonymous:
+            workload.observation.saw(workload.route.service, self._caller, decision, head)
         if decision.audited:
             workload.denials.audited(self._caller, decision, now, head)
         if decision.is_allowed:
             return True
         workload.denials.denied(self._caller, decision, now, head)
-        exchange.refuse(Flag.DENIED, _denial(self._principal, workload.route, decision))
+        self._refuse(exchange, decision)
         return False
+
+    def _refuse(self, exchange: Exchange, decision: Decision) -> None:
+        denial = _denial(self._principal, self._workload.route, decision)
+        exchange.refuse(Flag.DENIED, denial, policy=decision.policy)
+
+    @property
+    def is_shut_out(self) -> bool:
+        """Whether nothing that the caller can ask for is allowed."""
+        return self._rules_of(self._workload.authorizer).shut_out is not None
+
+    def cut_if_denied(self, exchange: Exchange) -> None:
+        """Ends a request that was let in before the caller was shut out."""
+        workload = self._workload
+        decision = self._rules_of(workload.authorizer).shut_out
+        if decision is not None:
+            now = workload.ledger.now
+            workload.denials.denied(self._caller, decision, now, exchange.head, is_cut=True)
+            self._refuse(exchange, decision)
 
     def _ask(self, timeout_ms: bytes) -> None:
         self._asked_ms = timeout_ms
@@ -211,8 +264,8 @@ class InboundSession:
         return True
 
 
-def _authorizer(route: InboundRoute) -> Authorizer:
-    return Authorizer(route.service, route.allow, route.intentions)
+def _judged_by(route: InboundRoute) -> tuple[object, ...]:
+    return route.allow, route.intentions, route.tokens, route.mode
 
 
 def _denial(principal: str, route: InboundRoute, decision: Decision) -> str:
@@ -258,12 +311,7 @@ class InboundListener:
         if workload is None:
             raise PeerRefused("server_name", "no workload was selected")
         try:
-            caller = identify(
-                connection.getpeercert() or {},
-                connection.getpeercert(True) or b"",
-                self._domain,
-                is_server=False,
-            )
+            caller = identify(connection.getpeercert(True) or b"", self._domain, is_server=False)
         except InvalidName as error:
             raise PeerRefused("identity", str(error)) from error
         ledger = self._ledger
@@ -275,6 +323,8 @@ class InboundListener:
             return DownstreamConnection(ledger, session)
         reporter = workload.reporter(caller)
         decision = workload.authorizer.of(caller).session
+        if workload.observation is not None:
+            workload.observation.saw(route.service, caller, decision)
         if decision.audited:
             workload.denials.audited(caller, decision, ledger.now)
         if not decision.is_allowed:
@@ -285,17 +335,31 @@ class InboundListener:
             self._metrics.overloads.labels("destination").value += 1
             raise PeerRefused("overload", "too many connections")
 
-        return InboundRelay(ledger, reporter, workload).near
+        return InboundRelay(ledger, reporter, workload, caller).near
 
 
 class InboundRelay(Relay):
     """A TCP session with the local application."""
 
-    __slots__ = ("_workload",)
+    __slots__ = ("_caller", "_workload")
 
-    def __init__(self, ledger: Ledger, reporter: Reporter, workload: InboundWorkload) -> None:
+    def __init__(
+        self, ledger: Ledger, reporter: Reporter, workload: InboundWorkload, caller: ServiceName
+    ) -> None:
         super().__init__(ledger, reporter, workload.route.timeouts.stream_idle_s)
         self._workload = workload
+        self._caller = caller
+
+    def _rules_of(self, authorizer: Authorizer) -> CallerRules:
+        return authorizer.of(self._caller)
+
+    def cut_if_denied(self) -> None:
+        """Ends a session that would not be let in now."""
+        workload = self._workload
+        decision = self._rules_of(workload.authorizer).session
+        if not decision.is_allowed:
+            workload.denials.denied(self._caller, decision, self._ledger.now, is_cut=True)
+            self.end(Flag.DENIED.value, is_reset=True)
 
     def start(self) -> None:
         route = self._workload.route

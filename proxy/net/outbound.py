@@ -10,6 +10,7 @@ import time
 from time import monotonic
 from typing import cast
 
+from proxy.core.authorization import Reason
 from proxy.core.deadline import parse, render, tighten
 from proxy.core.fault import FaultInjector, Injection, compile_faults
 from proxy.core.retry import Failure, Verdict, backoff_s
@@ -25,6 +26,7 @@ from proxy.model.policy import Timeouts
 from proxy.model.settings import Address
 from proxy.net.cluster import Cluster
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
+from proxy.net.local_callers import LocalCallers
 from proxy.net.mirror import start_mirror
 from proxy.net.outbound_tcp import OutboundSession
 from proxy.net.pool import EndpointPool, jitter
@@ -59,6 +61,8 @@ class OutboundCaller:
         self.identity: Identity | None = None
         self.services: dict[UpstreamKey, OutboundService] = {}
         self.hosts: HostRouted | None = None
+        self.local: LocalCallers | None = None
+        """Whose processes may call; None: everybody's."""
         self.ledger = ledger
         self.metrics = metrics
         self._domain = domain
@@ -164,9 +168,18 @@ class OutboundService:
         self._injector = compile_faults(route.policy.faults, compile_match, time.time())
 
     def accept(self) -> asyncio.Protocol:
+        """The protocol of one more connection from this host."""
+        local = self._owner.local
+        return self.admit() if local is None else local.accept(self)
+
+    @property
+    def is_http(self) -> bool:
+        return self.route.protocol == "http"
+
+    def admit(self) -> asyncio.Protocol:
         """The protocol of one more connection from the workload."""
         ledger = self._ledger
-        is_http = self.route.protocol == "http"
+        is_http = self.is_http
         if ledger.is_full:
             return self._owner.shed(self if is_http else None)
         if is_http:
@@ -281,6 +294,7 @@ class OutboundService:
                 Flag.DENIED,
                 f"route {rule.name!r} leads to a service that {self._owner.caller} "
                 "does not declare as an upstream",
+                policy=f"{self.route.service}/{Reason.UNDECLARED}",
             )
             return
         if self._owner.identity is None:
@@ -371,6 +385,7 @@ class HostRouted:
     """One port for every HTTP upstream of a workload; also what ``http_proxy`` may name."""
 
     trusts_flag = False
+    is_http = True
 
     def __init__(self, owner: OutboundCaller) -> None:
         self._owner = owner
@@ -387,6 +402,10 @@ class HostRouted:
         self._hosts = {host: services[key] for host, key in routes.hosts.items()}
 
     def accept(self) -> asyncio.Protocol:
+        local = self._owner.local
+        return self.admit() if local is None else local.accept(self)
+
+    def admit(self) -> asyncio.Protocol:
         ledger = self._owner.ledger
         if ledger.is_full:
             return self._owner.shed(self)

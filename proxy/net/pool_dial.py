@@ -150,11 +150,9 @@ class MeshDialer(Dialer):
 
     def _verify(self, transport: TlsTransport) -> None:
         """That the peer is the service that was dialled, before a byte is sent to it."""
-        connection = transport.ssl_object
-        certificate = connection.getpeercert() or {}
-        der = connection.getpeercert(True) or b""
+        der = transport.ssl_object.getpeercert(True) or b""
         try:
-            found = identify(certificate, der, self._domain, is_server=True)
+            found = identify(der, self._domain, is_server=True)
         except InvalidName as error:
             raise PeerRefused("identity", str(error)) from error
         if found != self._service:

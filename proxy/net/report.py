@@ -7,14 +7,24 @@ from proxy import __version__
 from proxy.core.discovery import ServiceView
 from proxy.core.exposition import render
 from proxy.core.metrics import Metrics
+from proxy.core.routing.paths import decode
 from proxy.model.names import ServiceName
+from proxy.model.recent import SeenRequests
 from proxy.model.settings import Settings, Upstream, Workload
-from proxy.model.status import IdentityStatus, ProxyStatus, State, UpstreamStatus, WorkloadStatus
+from proxy.model.status import (
+    IdentityStatus,
+    ProxyStatus,
+    RenewalStatus,
+    State,
+    UpstreamStatus,
+    WorkloadStatus,
+)
 from proxy.net.admin import PROMETHEUS, Answer, Handler, Route, json_answer, text_answer
 from proxy.net.cluster import Cluster
 from proxy.net.consul import ConsulError
 from proxy.net.health import HealthChecker
 from proxy.net.pulse import lag_gauge
+from proxy.net.recent import Recent
 from proxy.net.registrar import Registrar
 from proxy.net.watcher import Watcher
 from proxy.net.workers import Workers
@@ -35,16 +45,21 @@ class Report:
         registrar: Registrar,
         checkers: Mapping[ServiceName, HealthChecker],
         workers: Workers,
+        recent: Recent,
         clusters: Callable[[], Iterable[Cluster]],
         state: Callable[[], State],
         generation: Callable[[], int],
         identities: Callable[[], Identities],
+        user_problems: Callable[[], Mapping[ServiceName, str]],
         reload: Callable[[], Awaitable[Reloaded]],
+        renewal: Callable[[ServiceName], RenewalStatus] | None = None,
     ) -> None:
         self._settings, self._metrics, self._workers = settings, metrics, workers
         self._generation, self._clusters = generation, clusters
         self._watcher, self._registrar, self._checkers = watcher, registrar, checkers
         self._state, self._identities, self._reload = state, identities, reload
+        self._renewal = renewal
+        self._user_problems, self._recent = user_problems, recent
         self._started_at = rfc3339(datetime.now(UTC))
 
     def routes(self) -> dict[str, Route]:
@@ -57,8 +72,15 @@ class Report:
             "/clusters": lambda: json_answer([each.describe() for each in self._clusters()]),
         }
         return {
-            **{path: Route(method="GET", handler=_async(answer)) for path, answer in get.items()},
+            **{
+                # Who may call whom, and by which paths, is nothing for every user of the host.
+                path: Route(method="GET", handler=_async(answer), is_private=path == "/config")
+                for path, answer in get.items()
+            },
             "/metrics": Route(method="GET", handler=self._counted),
+            "/requests": Route(
+                method="GET", handler=self._requests, is_private=True, below=self._requests
+            ),
             "/reload": Route(method="POST", handler=self._reloaded),
             "/deregister": Route(method="POST", handler=self._deregister),
         }
@@ -66,6 +88,7 @@ class Report:
     def status(self) -> ProxyStatus:
         settings, watcher = self._settings, self._watcher
         identities = self._identities()
+        user_problems = self._user_problems()
         errors = [text for text in (watcher.error, self._registrar.error) if text]
         return ProxyStatus(
             host=settings.host,
@@ -87,6 +110,8 @@ class Report:
                     is_healthy=self._checkers[workload.service].health.is_healthy,
                     health_detail=self._checkers[workload.service].health.detail,
                     identity=identities.get(workload.service),
+                    renewal=self._renewal(workload.service) if self._renewal else None,
+                    user_problem=user_problems.get(workload.service, ""),
                 )
                 for workload in settings.workloads
             ),
@@ -102,6 +127,7 @@ class Report:
                 for upstream in workload.upstreams
             ),
             workers=self._workers.status,
+            policy_keys=watcher.policy_keys,
         )
 
     def _ready(self) -> Answer:
@@ -141,6 +167,12 @@ class Report:
     async def _counted(self) -> Answer:
         whole = await self._workers.tally(self._metrics.tally())
         return Answer(body=render(whole), content_type=PROMETHEUS)
+
+    async def _requests(self, request_id: str = "") -> Answer:
+        """The newest, or those of one id, which is escaped as in a path."""
+        wanted = decode(request_id.encode()).decode("latin-1")
+        found = await self._workers.find(wanted, self._recent.find(wanted))
+        return json_answer(SeenRequests(requests=found))
 
     async def _reloaded(self) -> Answer:
         found = await self._reload()

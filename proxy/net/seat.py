@@ -25,8 +25,12 @@ from proxy.net.channel import (
     Channel,
     Drain,
     Drained,
+    Find,
+    Found,
     Listener,
     Listening,
+    Noted,
+    Observe,
     Reload,
     Reloaded,
     Reply,
@@ -126,6 +130,12 @@ class Seat:
         there is no process."""
         return self._call(lambda number: Ask(number=number))
 
+    def find(self, request_id: str) -> "asyncio.Future[Reply] | None":
+        return self._call(lambda number: Find(number=number, request_id=request_id))
+
+    def observe(self, seconds: float | None) -> "asyncio.Future[Reply] | None":
+        return self._call(lambda number: Observe(number=number, seconds=seconds))
+
     def reload(self) -> "asyncio.Future[Reply] | None":
         return self._call(lambda number: Reload(number=number))
 
@@ -219,7 +229,7 @@ class Seat:
     # What it says.
 
     def _call(
-        self, message: Callable[[int], Ask | Reload | Drain]
+        self, message: Callable[[int], Ask | Find | Observe | Reload | Drain]
     ) -> "asyncio.Future[Reply] | None":
         if self._channel is None:
             return None
@@ -239,8 +249,8 @@ class Seat:
                 self.is_listening = True
                 self._release()
                 self._changed(self)
-            case Told() | Drained() | Reloaded():
-                if not isinstance(message, Reloaded):
+            case Told() | Found() | Noted() | Drained() | Reloaded():
+                if not isinstance(message, Reloaded | Found | Noted):
                     self.tally = message.tally
                 if isinstance(message, Told):
                     self.connections = message.connections

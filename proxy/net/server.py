@@ -30,8 +30,10 @@ from proxy.net.consul import Consul
 from proxy.net.dataplane import DataPlane
 from proxy.net.health import HealthChecker
 from proxy.net.notify import Notifier
+from proxy.net.observing import Observing
 from proxy.net.pulse import PULSE_S, pulse
 from proxy.net.registrar import Registrar, Standing
+from proxy.net.renewal import Renewals
 from proxy.net.report import Gauges, Report, not_after
 from proxy.net.sockets import Sockets, worker_count
 from proxy.net.store import Store
@@ -104,6 +106,13 @@ class Server:
             for work in settings.workloads
         }
         self._gauges = Gauges(settings, metrics)
+        self._renewals = Renewals(
+            settings,
+            metrics,
+            context_of=self._dataplane.client_context,
+            reload=self._reload_everywhere,
+            rng=rng,
+        )
         self._watcher.on_error = self._registrar.on_error = self._gauges.registry_error
         self.report = Report(
             settings,
@@ -112,15 +121,22 @@ class Server:
             registrar=self._registrar,
             checkers=self._checkers,
             workers=self._workers,
+            recent=self._dataplane.recent,
             clusters=self._dataplane.clusters,
             state=lambda: self.state,
             generation=lambda: self._generation,
             identities=lambda: self._identities,
+            user_problems=self._dataplane.user_problems,
             reload=self._reload_everywhere,
+            renewal=self._renewals.status if settings.signers else None,
         )
-        self._admin = Admin(self.report.routes())
+        self._admin = Admin(
+            self.report.routes() | Observing(self._dataplane, self._workers).routes()
+        )
         self._tasks = Tasks()
-        self._applied: tuple[Policy, Catalogue] | None = None
+        self._applied: tuple[Policy | None, Catalogue] | None = None
+        self._cuts = 0
+        """Policies in force that ended what they would not let in."""
         self._generation = 0
         """Of the policy that every worker runs."""
         self._reloading: list[asyncio.Future[Reply]] = []
@@ -147,11 +163,13 @@ class Server:
         self._stop.set()
 
     def reload(self) -> dict[ServiceName, IdentityStatus | str]:
-        """Identities and trust bundle anew, for new connections; reasons where that failed."""
+        """Identities and trust bundle anew, for new connections; reasons where that failed. The
+        policy keys as well, which say for themselves what was wrong with them."""
         is_ready = self.state == "ready"
         if is_ready:
             self._notifier.reloading()
         self._reloading = self._workers.reload()
+        self._watcher.reload_keys()
         found = self._dataplane.reload_identities()
         for name, what in found.items():
             if isinstance(what, str):
@@ -183,6 +201,8 @@ class Server:
                 f"{os.strerror(error.errno) if error.errno else error}"
             ) from error
         self._tasks.start("pulse", self._pulse())
+        if self._settings.signers:
+            self._tasks.start("renewal", self._renewals.run())
         self._tasks.start("store", self._store.run())
         for name, work in (*self._workers.tasks(), *self._watcher.tasks()):
             self._tasks.start(name, work)
@@ -263,10 +283,13 @@ class Server:
     def _apply(self) -> None:
         self._is_compile_due = False
         wanted = (self._watcher.policy, self._watcher.catalogue)
-        if wanted != self._applied:
+        cuts = self._watcher.cuts
+        if wanted != self._applied or cuts != self._cuts:
             self._dataplane.apply(compile_table(self._settings, *wanted))
-            self._workers.apply(*wanted)
-            self._applied = wanted
+            self._workers.apply(*wanted, cuts)
+            if cuts != self._cuts:
+                self._dataplane.cut_denied()
+            self._applied, self._cuts = wanted, cuts
         self._store.changed(lambda: self._watcher.last_good)
         self._settled()
 
@@ -288,6 +311,7 @@ class Server:
     def _take_identities(self) -> None:
         self._identities = dict(self._dataplane.identities())
         self._gauges.certificates(self._identities)
+        self._renewals.observe(self._identities)
         self._serving = self._with_valid_identity()
         self._registrar.poke()
 

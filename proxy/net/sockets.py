@@ -38,6 +38,8 @@ def places(settings: Settings) -> Iterator[tuple[Address, str]]:
                 yield upstream.listen, f"{workload.service} for its upstream {upstream.service}"
         if workload.outbound is not None:
             yield workload.outbound, f"{workload.service} for all its upstreams"
+        if workload.plaintext is not None:
+            yield workload.plaintext, f"{workload.service} for callers without an identity"
 
 
 class Sockets:

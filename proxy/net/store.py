@@ -1,8 +1,9 @@
 """The last good policy and catalogue on disk, so that a proxy starts with Consul gone.
 
 Written at most once a second, atomically, by a thread; a file that cannot be read is set aside and
-the proxy starts without it. Nothing security rests on is in it: identities and allowed callers
-are in the settings and the certificates.
+the proxy starts without it. The policy in it was verified before it was written, and is believed
+without its signature: the folder belongs to the proxy alone (0700), as do its keys, and whoever
+can write there needs no policy. Its generation is what no published one may fall below.
 """
 
 import asyncio

@@ -268,6 +268,8 @@ class TlsTransport(asyncio.Protocol):
         try:
             upper = self._accept(self)
         except PeerRefused as refusal:
+            if refusal.reason == "identity":
+                self._shut_down()  # it learns that it was believed (meshctl.pki.served.probe_trust)
             self._flush()
             self._fail(refusal.reason, str(refusal))
             return False

@@ -102,6 +102,8 @@ def _hardened(protocol: Any) -> ssl.SSLContext:
     context.check_hostname = False  # peers are known by their SPIFFE ID, not by a host name
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_TICKET
+    # Of a chain nothing below 112 bits (RSA 2048, SHA-2), whatever the host's own default is.
+    context.set_ciphers("DEFAULT:@SECLEVEL=2")
     context.set_alpn_protocols([ALPN])  # a peer that does not know it speaks HTTP/1.1
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0  # a resumed session would skip the verification of its peer
@@ -180,7 +182,7 @@ def _prove(
     for end, is_server in zip(ends, (True, False), strict=True):
         found = end.getpeercert() or {}
         try:
-            named = identify(found, end.getpeercert(True) or b"", domain, is_server=is_server)
+            named = identify(end.getpeercert(True) or b"", domain, is_server=is_server)
         except InvalidName as error:
             raise IdentityUnusable(f"{where}/chain.pem: {error}") from error
         if named != service:

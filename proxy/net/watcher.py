@@ -4,7 +4,8 @@ Which services are in reach depends on the policy (``core.reach``): a failover t
 datacenter is watched there from the moment that a policy with it is in force.
 
 What is in force is always whole and sound: an error, a refused snapshot or an emptied registry
-leaves the last good state where it is (``core.discovery``, ``core.adoption``), and says so.
+leaves the last good state where it is (``core.discovery``, ``core.adoption``), and says so. The
+registry is not trusted: policy is believed by its signature, and an endpoint by its certificate.
 """
 
 import asyncio
@@ -23,10 +24,12 @@ from proxy.model import registration as reg
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import ServiceName
 from proxy.model.policy import Policy, Snapshot
+from proxy.model.policy_keys import PolicyTrust
 from proxy.model.settings import Settings
 from proxy.model.status import PolicySource
 from proxy.net import entries
 from proxy.net.consul import Consul, ConsulError
+from proxy.net.policy_trust import PolicyKeysUnusable, load
 from proxy.net.store import LastGood
 from proxy.net.tasks import Tasks
 
@@ -69,14 +72,19 @@ class Watcher:
         self.snapshot: Snapshot | None = last_good.snapshot if last_good else None
         self.policy_source: PolicySource = "disk" if self.snapshot else "none"
         self.refused = ""
+        self.cuts = 0
+        """Policies that end what they would not let in, put in force since the start."""
         self.on_error: Callable[[ConsulError], None] = lambda error: None
         self.first_answers = asyncio.Event()
         """The registry has answered every question at least once."""
         self._settings, self._consul, self._changed, self._rng = settings, consul, changed, rng
+        self._trust = PolicyTrust(keys={}) if settings.policy_keys else None
+        self._keys_changed = asyncio.Event()
+        self.reload_keys()
         self._concerned = concerned(settings)
         known = last_good.catalogue if last_good else Catalogue()
         self._views: dict[Place, ServiceView] = {
-            place: _from_disk(place, known) for place in _places(needed(settings, self.policy))
+            place: _from_disk(place, known) for place in _places(self._reach)
         }
         self._is_restored = last_good is not None
         self._unanswered: set[str] = {_SNAPSHOT, *map(_subject, self._views)}
@@ -99,8 +107,20 @@ class Watcher:
         return self._is_restored and all(view.source != "none" for view in self._views.values())
 
     @property
-    def policy(self) -> Policy:
-        return self.snapshot.policy if self.snapshot else Policy()
+    def policy(self) -> Policy | None:
+        """None: it has to be signed, and none that is has ever arrived."""
+        if self.snapshot is not None:
+            return self.snapshot.policy
+        return Policy() if self._trust is None else None
+
+    @property
+    def policy_keys(self) -> tuple[str, ...]:
+        """Their ids, sorted."""
+        return tuple(sorted(self._trust.keys)) if self._trust is not None else ()
+
+    @property
+    def _reach(self) -> Reach:
+        return needed(self._settings, self.policy or Policy())
 
     @property
     def generation(self) -> int:
@@ -134,11 +154,30 @@ class Watcher:
         """Name and work, for the supervisor."""
         yield "watcher", self.run()
 
+    def reload_keys(self) -> None:
+        """Reads the policy keys again; what is published is judged again by new ones. Keys that
+        cannot be read change nothing, which is logged: the deploy that wrote them looks at
+        ``policy_keys``."""
+        settings = self._settings
+        if not settings.policy_keys:
+            return
+        try:
+            trust = load(settings.policy_keys, settings.trust_domain)
+        except PolicyKeysUnusable as error:
+            _log.error("the policy keys are not usable: %s", error)
+            return
+        if trust != self._trust:
+            self._trust = trust
+            self._keys_changed.set()
+            _log.info("policy keys in force", extra={"keys": self.policy_keys})
+
     async def run(self) -> None:
         """Watches until cancelled. Raises when a watch dies, which is a bug of it."""
         tasks = self._tasks = Tasks()
         try:
-            tasks.start(f"watch {_SNAPSHOT}", self._watch(_SNAPSHOT, self._ask_snapshot))
+            self._keys_changed.clear()
+            self._watch_snapshot(tasks)
+            tasks.start("follow the policy keys", self._follow_keys(tasks))
             for place in self._views:
                 self._start_watch(tasks, place)
             died = await tasks.failed
@@ -146,6 +185,17 @@ class Watcher:
             self._tasks = None
             await tasks.stop()
         raise RuntimeError(f"{died} died")
+
+    def _watch_snapshot(self, tasks: Tasks) -> None:
+        tasks.start(f"watch {_SNAPSHOT}", self._watch(_SNAPSHOT, self._ask_snapshot))
+
+    async def _follow_keys(self, tasks: Tasks) -> None:
+        """Asks for the policy anew under new keys: the answer may be one that was refused."""
+        while True:
+            await self._keys_changed.wait()
+            self._keys_changed.clear()
+            await tasks.stop(f"watch {_SNAPSHOT}")
+            self._watch_snapshot(tasks)
 
     def _start_watch(self, tasks: Tasks, place: Place) -> None:
         subject = _subject(place)
@@ -231,18 +281,22 @@ class Watcher:
             _log.error("the published policy is refused: %s", verdict.refused)
         if verdict.snapshot != self.snapshot and verdict.snapshot is not None:
             _log.info("policy in force", extra={"generation": verdict.snapshot.generation})
+            if verdict.snapshot.generation != self.generation:
+                self.cuts += verdict.snapshot.cut_denied
         if answer.value is not None and not verdict.refused:
             self.policy_source = "consul"
         self.snapshot, self.refused = verdict.snapshot, verdict.refused
         if (self.snapshot, self.refused, self.policy_source) != before:
             self._changed()
-            await self._follow(needed(self._settings, self.policy))
+            await self._follow(self._reach)
         return cursor.after(answer.index)
 
     async def _judge(self, published: bytes | None) -> Verdict:
         """In pieces, between which requests have their turn. It is awaited before the next question
         is asked, so that policies are judged in the order of their publication."""
-        work = judging(self.snapshot, published, self._settings.trust_domain, self._concerned)
+        work = judging(
+            self.snapshot, published, self._settings.trust_domain, self._concerned, self._trust
+        )
         until = time.monotonic() + JUDGED_AT_ONCE_S
         while True:
             try:

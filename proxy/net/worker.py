@@ -21,7 +21,11 @@ from proxy.net.channel import (
     Channel,
     Drain,
     Drained,
+    Find,
+    Found,
     Listening,
+    Noted,
+    Observe,
     Reload,
     Reloaded,
     Start,
@@ -48,6 +52,7 @@ class Worker:
         self._start: Start | None = None
         self._plane: DataPlane | None = None
         self._has_begun = self._is_draining = False
+        self._cuts = 0
         self._tasks = Tasks()
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._channel = Channel(to_worker, self._received, self._orphaned)
@@ -87,6 +92,9 @@ class Worker:
             case Apply():
                 start, plane = self._known()
                 plane.apply(compile_table(start.settings, message.policy, message.catalogue))
+                if message.cuts != self._cuts:
+                    self._cuts = message.cuts
+                    plane.cut_denied()
                 self._channel.send(Applied(revision=message.revision))
                 if not self._has_begun:
                     self._has_begun = True
@@ -102,6 +110,14 @@ class Worker:
                         tally=self._metrics.tally(),
                     )
                 )
+            case Find():
+                seen = self._known()[1].recent.find(message.request_id)
+                self._channel.send(Found(number=message.number, requests=seen))
+            case Observe():
+                plane = self._known()[1]
+                if message.seconds is not None:
+                    plane.observe(message.seconds)
+                self._channel.send(Noted(number=message.number, observed=plane.observed()))
             case Drain():
                 self._tasks.start("drain", self._drain(message))
             case _:

@@ -13,11 +13,14 @@ from proxy.core.exposition import Tally, lasting, merge
 from proxy.core.metrics import Metrics
 from proxy.model.endpoint import Catalogue
 from proxy.model.names import ServiceName
+from proxy.model.observed import Observed, together
 from proxy.model.policy import Policy
+from proxy.model.recent import SeenRequest
 from proxy.model.settings import Settings
 from proxy.model.status import WorkersStatus
-from proxy.net.channel import Apply, Drained, Listener, Reloaded, Reply, Start, frame
+from proxy.net.channel import Apply, Drained, Found, Listener, Noted, Reloaded, Reply, Start, frame
 from proxy.net.dataplane import DataPlane
+from proxy.net.recent import MAX_FOUND
 from proxy.net.seat import Seat
 from proxy.net.sockets import Sockets
 
@@ -26,6 +29,7 @@ ASK_EVERY_S = 1.0
 ANSWER_S = 0.04
 """How long a reader of the metrics waits for the workers; it then gets what they told last."""
 RELOAD_S = 5.0
+FIND_S = 2.0
 AFTER_DRAIN_S = 1.0
 
 
@@ -53,7 +57,7 @@ class Workers:
             Seat(number, start, sockets, plane, rng, self._changed, self._died)
             for number in range(1, self.desired)
         )
-        self._wanted = (Policy(), Catalogue())
+        self._wanted: tuple[Policy | None, Catalogue, int] = (Policy(), Catalogue(), 0)
         self._revision = 0
         self._frame: bytes | None = None
         self._base: Tally = ()
@@ -104,10 +108,10 @@ class Workers:
     def is_settled(self) -> bool:
         return all(seat.applied == self._revision for seat in self._seats if seat.is_taken)
 
-    def apply(self, policy: Policy, catalogue: Catalogue) -> None:
+    def apply(self, policy: Policy | None, catalogue: Catalogue, cuts: int = 0) -> None:
         """Settled once every worker has compiled it. A slow one gets the newest, not each."""
         self._revision += 1
-        self._wanted, self._frame = (policy, catalogue), None
+        self._wanted, self._frame = (policy, catalogue, cuts), None
         for seat in self._seats:
             seat.offer(self._revision, self._encoded)
 
@@ -143,6 +147,31 @@ class Workers:
         if not self._seats:
             return own
         return merge([own, self._base, *(seat.tally for seat in self._seats)])
+
+    async def find(
+        self, request_id: str, own: tuple[SeenRequest, ...]
+    ) -> tuple[SeenRequest, ...]:
+        """With ``own``, what the whole proxy remembers of a request, the newest first; of those
+        workers that answer in time."""
+        replies = [reply for seat in self._seats if (reply := seat.find(request_id)) is not None]
+        if not replies:
+            return own
+        await asyncio.wait(replies, timeout=FIND_S)
+        found = list(own)
+        for reply in replies:
+            answer = reply.result() if reply.done() and not reply.cancelled() else None
+            if isinstance(answer, Found):
+                found += answer.requests
+        return tuple(sorted(found, key=lambda each: each.ended_at, reverse=True)[:MAX_FOUND])
+
+    async def observed(self, own: Observed, seconds: float | None = None) -> Observed:
+        """With ``own``, what the whole proxy has seen; ``seconds`` as in ``channel.Observe``."""
+        replies = [each for seat in self._seats if (each := seat.observe(seconds)) is not None]
+        if not replies:
+            return own
+        await asyncio.wait(replies, timeout=FIND_S)
+        answers = [each.result() for each in replies if each.done() and not each.cancelled()]
+        return together((own, *(each.observed for each in answers if isinstance(each, Noted))))
 
     async def drain(self, deadline_s: float) -> bool:
         """As ``DataPlane.drain``, of all at once."""
@@ -186,6 +215,8 @@ class Workers:
 
     def _encoded(self) -> bytes:
         if self._frame is None:
-            policy, catalogue = self._wanted
-            self._frame = frame(Apply(revision=self._revision, policy=policy, catalogue=catalogue))
+            policy, catalogue, cuts = self._wanted
+            self._frame = frame(
+                Apply(revision=self._revision, policy=policy, catalogue=catalogue, cuts=cuts)
+            )
         return self._frame

@@ -1,4 +1,5 @@
-"""Makes a policy snapshot as ``meshctl apply`` would publish it.
+"""Makes a policy snapshot as ``meshctl apply`` would publish it, but for the signature: the
+benchmark gives its proxies no policy keys.
 
 Run as a program (``python policies.py OUT``, a request as JSON on standard input) by the
 interpreter that has this project installed; the rest of the benchmark needs nothing but the

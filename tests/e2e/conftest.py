@@ -12,8 +12,10 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from e2e import operator as ops
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "lab"
 HOSTS = 3
@@ -160,3 +162,49 @@ def consul_binary() -> str:
             pytest.fail(f"{reason} (MESHCTL_REQUIRE_CONSUL=1)", pytrace=False)
         pytest.skip(reason)
     return found.stdout.strip()
+
+
+CONSUL_UNIT = """\
+[Unit]
+After=network-online.target
+[Service]
+ExecStart=/usr/local/bin/consul agent -config-dir=/etc/consul.d -data-dir=/var/lib/consul
+Restart=always
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+LEADER = "curl -sS http://127.0.0.1:8500/v1/status/leader | grep -q 8300 && echo true || true"
+
+
+@pytest.fixture(scope="module")
+def agents(lab: Any, consul_binary: str) -> Iterator[None]:
+    """As an operator without meshctl would have set them up; with an api of their own."""
+    ops.install_applications(lab)
+    hosts = lab.hosts[:3]
+    for number, host in enumerate(hosts):
+        config: dict[str, Any] = {
+            "node_name": f"node-{number}",
+            "bind_addr": host.address,
+            "retry_join": [hosts[0].address],
+            "server": number == 0,
+            "services": [{"name": "api", "port": 8081}] if number else [],
+        }
+        if number == 0:
+            config["bootstrap_expect"] = 1
+        host.run("mkdir -p /etc/consul.d")
+        host.write("/etc/consul.d/agent.json", json.dumps(config))
+        host.write("/etc/systemd/system/consul.service", CONSUL_UNIT)
+        ops.push(lab, host, Path(consul_binary), "/usr/local/bin/consul")
+        host.run("systemctl daemon-reload && systemctl enable --quiet --now consul")
+    try:
+        ops.wait_for(lambda: "true" in hosts[2].run(LEADER).stdout, "the agents have a leader")
+        yield
+    finally:
+        for host in hosts:
+            host.run(
+                "systemctl disable --quiet --now consul; rm -rf /etc/consul.d /var/lib/consul "
+                "/etc/systemd/system/consul.service /usr/local/bin/consul; systemctl daemon-reload"
+            )
+        ops.remove_applications(lab)

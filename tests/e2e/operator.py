@@ -93,9 +93,13 @@ def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = 30.0)
         time.sleep(0.2)
 
 
-def inventory(lab: Any, consul: str, *, drain: str = "10s", extra: str = "") -> str:
-    """web on mesh1; api on mesh2 and mesh3; nginx on mesh2; cache (TCP) on mesh3."""
+def inventory(
+    lab: Any, consul: str, *, drain: str = "10s", extra: str = "", control: int = 3
+) -> str:
+    """web on mesh1; api on mesh2 and mesh3; nginx on mesh2; cache (TCP) on mesh3. The first
+    ``control`` of them are control hosts."""
     one, two, three = (host.address for host in lab.hosts[:3])
+    roles = ["[control, workload]" if number < control else "[workload]" for number in range(3)]
     return f"""\
 version: 1
 ssh: {{user: admin, key: {lab.key}, known_hosts: {lab.known_hosts}}}
@@ -107,7 +111,7 @@ defaults:
 hosts:
   - name: {lab.hosts[0].name}
     address: {one}
-    roles: [control, workload]
+    roles: {roles[0]}
     services:
       - name: web
         port: 8080
@@ -118,7 +122,7 @@ hosts:
           - {{service: static, port: {WEB_TO_NGINX}}}
   - name: {lab.hosts[1].name}
     address: {two}
-    roles: [control, workload]
+    roles: {roles[1]}
     services:
       - name: api
         port: 8081
@@ -128,7 +132,7 @@ hosts:
       - {{name: static, port: 80, protocol: http}}
   - name: {lab.hosts[2].name}
     address: {three}
-    roles: [control, workload]
+    roles: {roles[2]}
     services:
       - name: api
         port: 8081
@@ -201,13 +205,21 @@ def call(lab: Any, port: int = WEB_TO_API, path: str = "/") -> Any:
 
 
 @contextlib.contextmanager
-def load(host: Any, *, requests: int, port: int = WEB_TO_API, extra: str = "") -> Iterator[Any]:
+def load(
+    host: Any,
+    *,
+    requests: int,
+    port: int = WEB_TO_API,
+    extra: str = "",
+    scheme: str = "http",
+    name: str = "load",
+) -> Iterator[Any]:
     """Requests from an external client on ``host`` while the block runs, and until there were
     enough; yields a mapping that has the client's own count afterwards."""
-    flag = "/run/load-ends"
+    flag = f"/run/{name}-ends"
     host.run(f"rm -f {flag}")
     words = (
-        f"python3 /srv/load.py http://127.0.0.1:{port}/ --requests {requests} "
+        f"python3 /srv/load.py {scheme}://127.0.0.1:{port}/ --requests {requests} "
         f"--until {flag} {extra}"
     )
     client = subprocess.Popen(
@@ -225,6 +237,25 @@ def load(host: Any, *, requests: int, port: int = WEB_TO_API, extra: str = "") -
         out, err = client.communicate(timeout=300)
         assert client.returncode == 0, err
         result.update(json.loads(out))
+
+
+@contextlib.contextmanager
+def mixed_load(host: Any, *, pause_s: float = 0.02) -> Iterator[dict[str, Any]]:
+    """Reads, uploads, short TCP sessions, and one TCP session that lives as long as the block;
+    yields each client's own count by its name afterwards."""
+    pause = f"--pause {pause_s}"
+    results: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        for name, port, scheme, extra in (
+            ("reads", WEB_TO_API, "http", f"--workers 6 {pause}"),
+            ("uploads", WEB_TO_API, "http", f"--workers 2 {pause} --method POST --body 65536"),
+            ("sessions", WEB_TO_CACHE, "tcp", f"--workers 4 {pause} --lines 50"),
+            ("one-session", WEB_TO_CACHE, "tcp", f"--workers 1 {pause} --lines 0"),
+        ):
+            results[name] = stack.enter_context(
+                load(host, requests=100, port=port, scheme=scheme, extra=extra, name=name)
+            )
+        yield results
 
 
 def count_keys(data: bytes) -> int:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,47 +10,6 @@ from e2e import operator as ops
 from e2e.operator import Operator
 
 pytestmark = [pytest.mark.lab, pytest.mark.consul, pytest.mark.timeout(900)]
-
-UNIT = """\
-[Unit]
-After=network-online.target
-[Service]
-ExecStart=/usr/local/bin/consul agent -config-dir=/etc/consul.d -data-dir=/var/lib/consul
-Restart=always
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-@pytest.fixture(scope="module")
-def agents(lab: Any, consul_binary: str) -> Iterator[None]:
-    """As an operator without meshctl would have set them up; with an api of their own."""
-    ops.install_applications(lab)
-    hosts = lab.hosts[:3]
-    for number, host in enumerate(hosts):
-        config: dict[str, Any] = {
-            "node_name": f"node-{number}",
-            "bind_addr": host.address,
-            "retry_join": [hosts[0].address],
-            "server": number == 0,
-            "services": [{"name": "api", "port": 8081}] if number else [],
-        }
-        if number == 0:
-            config["bootstrap_expect"] = 1
-        host.run("mkdir -p /etc/consul.d")
-        host.write("/etc/consul.d/agent.json", json.dumps(config))
-        host.write("/etc/systemd/system/consul.service", UNIT)
-        ops.push(lab, host, Path(consul_binary), "/usr/local/bin/consul")
-        host.run("systemctl daemon-reload && systemctl enable --quiet --now consul")
-    try:
-        yield
-    finally:
-        for host in hosts:
-            host.run(
-                "systemctl disable --quiet --now consul; rm -rf /etc/consul.d /var/lib/consul "
-                "/etc/systemd/system/consul.service /usr/local/bin/consul; systemctl daemon-reload"
-            )
-        ops.remove_applications(lab)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +20,6 @@ def operator(
     operator.run("init", ".", "--trust-domain", "lab.mesh", "--no-passphrase")
     operator.inventory(ops.inventory(lab, "  mode: existing"))
     ops.fetch_wheels(operator)
-    ops.wait_for(
-        lambda: "true" in lab.hosts[2].run(
-            "curl -sS http://127.0.0.1:8500/v1/status/leader | grep -q 8300 && echo true || true"
-        ).stdout,
-        "the agents have a leader",
-    )  # fmt: skip
     operator.run("deploy", "--yes")
     try:
         operator.wait_well()

@@ -119,6 +119,19 @@ def test_a_low_port_takes_the_one_capability_for_it(world: Any) -> None:
     assert "\nPrivateUsers=no\n" in text
 
 
+def with_users(world: Any) -> Settings:
+    own = settings(world)
+    workloads = tuple(msgspec.structs.replace(each, user="www-data") for each in own.workloads)
+    return msgspec.structs.replace(own, workloads=workloads)
+
+
+def test_where_callers_are_told_by_their_user_the_proxy_sees_the_hosts_users(world: Any) -> None:
+    text = artifacts.proxy_unit(world.host("front"), with_users(world)).content.decode()
+    assert "\nPrivateUsers=no\n" in text
+    assert "\nCapabilityBoundingSet=\n" in text
+    assert " AF_NETLINK\n" in text
+
+
 def consul_files(world: Any, host: str) -> tuple[artifacts.RenderedFile, artifacts.RenderedFile]:
     config, unit = artifacts.consul_files(world.inventory, world.host(host), world.desired.consul)
     return config, unit
@@ -162,7 +175,7 @@ def written(unit: artifacts.RenderedFile, folder: Path) -> Path:
 
 
 @needs_systemd
-@pytest.mark.parametrize("which", ["proxy", "consul"])
+@pytest.mark.parametrize("which", ["proxy", "consul", "signer"])
 def test_systemd_has_nothing_to_say_about_a_unit(
     managed_world: Any, tmp_path: Path, which: str
 ) -> None:
@@ -170,6 +183,8 @@ def test_systemd_has_nothing_to_say_about_a_unit(
     unit = (
         artifacts.proxy_unit(world.host("front"), settings(world))
         if which == "proxy"
+        else artifacts.signer_unit(world.inventory, world.host("front"))
+        if which == "signer"
         else consul_files(world, "front")[1]
     )
     done = subprocess.run(
@@ -180,7 +195,10 @@ def test_systemd_has_nothing_to_say_about_a_unit(
 
 
 @needs_systemd
-@pytest.mark.parametrize(("which", "at_most"), [("proxy", 16), ("low-port", 16), ("consul", 20)])
+@pytest.mark.parametrize(
+    ("which", "at_most"),
+    [("proxy", 16), ("users", 16), ("low-port", 16), ("consul", 20), ("signer", 20)],
+)
 def test_the_exposure_of_a_unit_is_small(
     managed_world: Any, tmp_path: Path, which: str, at_most: int
 ) -> None:
@@ -188,15 +206,35 @@ def test_the_exposure_of_a_unit_is_small(
     unit = (
         consul_files(world, "front")[1]
         if which == "consul"
-        else artifacts.proxy_unit(world.host("front"), settings(world))
+        else artifacts.signer_unit(world.inventory, world.host("front"))
+        if which == "signer"
+        else artifacts.proxy_unit(
+            world.host("front"), settings(world) if which == "proxy" else with_users(world)
+        )
     )
     path = written(unit, tmp_path)
-    if which == "low-port":
+    if which == "low-port":  # and users: all that a proxy may be given
         text = path.read_text()
         text = text.replace("CapabilityBoundingSet=", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE")
-        path.write_text(text.replace("PrivateUsers=yes", "PrivateUsers=no"))
+        path.write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", f"--threshold={at_most}", path],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-300:]
+
+
+def test_the_signers_unit_and_settings_are_the_golden_ones(signed_world: Any) -> None:
+    unit = artifacts.signer_unit(signed_world.inventory, signed_world.host("front"))
+    assert unit.path == "/etc/systemd/system/meshctl-signer.service"
+    assert_golden("meshctl-signer.service", unit.content)
+    settings_file, _, record = signed_world.signer_files("front")
+    assert_golden("signer.json", settings_file.content)
+    assert_golden("signer-record.json", record.content)
+
+
+def test_the_same_record_is_the_same_file_in_whatever_order_hosts_came(signed_world: Any) -> None:
+    record = signed_world.desired.before
+    turned = type(record)(hosts=dict(reversed(record.hosts.items())))
+    host = signed_world.host("front")
+    assert artifacts.signer_record(host, record) == artifacts.signer_record(host, turned)

@@ -164,6 +164,16 @@ def test_a_sick_application_is_named_with_what_its_proxy_saw(world: Any) -> None
     assert "GET / answered 500" in finding.message
 
 
+def test_a_workload_that_nobody_may_call_as_is_a_problem(world: Any) -> None:
+    orphaned = tuple(
+        msgspec.structs.replace(own, user_problem="there is no unix user web on this host")
+        for own in running(world, "front").workloads
+    )
+    finding = only(look(world, front={"workloads": orphaned}))
+    assert finding.subject == "web on front"
+    assert "there is no unix user web on this host" in finding.message
+
+
 def test_an_upstream_without_endpoints_is_a_problem(world: Any) -> None:
     bare = tuple(
         msgspec.structs.replace(up, endpoints=()) for up in running(world, "front").upstreams

@@ -89,6 +89,11 @@ def sign(
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if uses and (not is_ca or uris):
         builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+    if not is_ca:
+        builder = builder.add_extension(
+            x509.KeyUsage(True, False, False, False, False, False, False, False, False),
+            critical=True,
+        )
     return builder.sign(signer, hashes.SHA256())
 
 

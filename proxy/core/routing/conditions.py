@@ -103,7 +103,7 @@ def _authority(authorities: tuple[str, ...]) -> Condition:
 
 
 def _header(name: bytes, match: TextMatch) -> Condition:
-    test = _text_test(match)
+    test = compile_text(match)
     if name == b"host":
         return lambda head, source, seen: test(head.authority)
     start = name + b": "
@@ -118,7 +118,7 @@ def _header(name: bytes, match: TextMatch) -> Condition:
 
 
 def _parameter(name: bytes, match: TextMatch) -> Condition:
-    test = _text_test(match)
+    test = compile_text(match)
     key = b"?=" + name
 
     def condition(head: Head, source: ServiceName, seen: Seen) -> bool:
@@ -129,7 +129,8 @@ def _parameter(name: bytes, match: TextMatch) -> Condition:
     return condition
 
 
-def _text_test(match: TextMatch) -> _Test:
+def compile_text(match: TextMatch) -> _Test:
+    """A value, or None where there is none, to whether the condition holds."""
     if match.exact is not None:
         exact = match.exact.encode()
         return lambda value: value == exact

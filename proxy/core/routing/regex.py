@@ -17,6 +17,11 @@ class InvalidRegex(ValueError):
     """The operator's fault; the message says what is wrong with the pattern."""
 
 
+def any_case(pattern: str) -> str:
+    """The same in any case of its letters. It may be larger than the pattern was."""
+    return f"(?i){pattern}"
+
+
 def compile_regex(pattern: str) -> Callable[[bytes], Any]:
     """A function that is true of what the pattern matches as a whole. Raises InvalidRegex.
 

@@ -24,13 +24,13 @@ def check_match(path: str, match: Match) -> Findings:
         }
         yield from _one_of(f"{path}.path", match.path, rules)
     yield from each_of(f"{path}.methods", match.methods, words.method, MAX_CONDITIONS)
-    yield from _texts(f"{path}.headers", match.headers, words.header, words.header_value)
-    yield from _texts(f"{path}.query", match.query, _parameter, _argument)
+    yield from check_texts(f"{path}.headers", match.headers, words.header, words.header_value)
+    yield from check_texts(f"{path}.query", match.query, _parameter, _argument)
     yield from each_of(f"{path}.authorities", match.authorities, words.authority, MAX_CONDITIONS)
     yield from each_of(f"{path}.sources", match.sources, words.service_name, MAX_SOURCES)
 
 
-def _texts(
+def check_texts(
     path: str, matches: Mapping[str, TextMatch], rule: words.Rule, value: words.Rule
 ) -> Findings:
     yield from at_most(path, matches, MAX_CONDITIONS)

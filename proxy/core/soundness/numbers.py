@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.core.soundness.finding import Findings, at
+from proxy.model.authorization import TokenProvider
 from proxy.model.policy import Balancing, Timeouts
 from proxy.model.resilience import (
     ActiveHealth,
@@ -102,6 +103,10 @@ RANGES: dict[type, dict[str, Range]] = {
     Destination: {"weight": Range(0, 1_000_000, "weight")},
     DirectResponse: {"status": Range(200, 599, "status")},
     Mirror: {"percent": _PERCENT},
+    TokenProvider: {
+        "refresh_s": _time("refresh", 10),
+        "leeway_s": _time("leeway", 1, 300, or_zero=True),
+    },
 }
 """By field of the model. A field that is a number and not in here is a defect: a test asserts."""
 

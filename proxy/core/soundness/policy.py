@@ -14,8 +14,9 @@ from proxy.model.violation import Violation
 MAX_SERVICES = 10_000
 MAX_SUBSETS = 100
 
-_OWN = ("rate_limits", "faults", "subsets", "routes", "failover", "intentions")
+_OWN = ("rate_limits", "faults", "subsets", "routes", "failover", "intentions", "mode")
 """What only makes sense for one service."""
+_NOTHING_OWN = ServicePolicy()
 
 
 def check(policy: Policy, *, left_out: Collection[ServiceName] = ()) -> tuple[Violation, ...]:
@@ -42,30 +43,31 @@ def pieces(policy: Policy, *, left_out: Collection[ServiceName] = ()) -> Iterato
         return None if service in left_out else ()
 
     yield _defaults(policy)
+    yield authorization.check_tokens(policy.tokens)
     for service, own in policy.services.items():
-        yield _service(service, own, policy.defaults, subsets)
+        yield _service(service, own, policy, subsets)
 
 
 def _defaults(policy: Policy) -> Findings:
     yield from _calling("defaults", policy.defaults, None)
     for key in _OWN:
-        if getattr(policy.defaults, key):
+        if getattr(policy.defaults, key) != getattr(_NOTHING_OWN, key):
             yield at(f"defaults.{key}", "it is for single services", "put it under services")
     yield from at_most("services", policy.services, MAX_SERVICES)
 
 
 def _service(
-    service: ServiceName, own: ServicePolicy, defaults: ServicePolicy, subsets: routing.Subsets
+    service: ServiceName, own: ServicePolicy, policy: Policy, subsets: routing.Subsets
 ) -> Findings:
     path = f"services.{service}"
     yield from judged(path, words.service_name(service))
-    yield from _calling(path, own, defaults)
+    yield from _calling(path, own, policy.defaults)
     yield from _subsets(f"{path}.subsets", own)
     yield from routing.check_routes(path, service, own, subsets)
     yield from _routes_resilience(path, own)
     yield from resilience.check_rate_limits(f"{path}.rate_limits", own.rate_limits)
     yield from resilience.check_faults(f"{path}.faults", own.faults)
-    yield from authorization.check_intentions(f"{path}.intentions", own.intentions)
+    yield from authorization.check_intentions(f"{path}.intentions", own.intentions, policy.tokens)
     yield from resilience.check_failover(f"{path}.failover", service, own.failover, subsets)
 
 

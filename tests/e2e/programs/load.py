@@ -1,10 +1,12 @@
 """An application that calls its upstream over and over and logs every request. Runs on a host.
 
-    load.py URL --requests N [--until FILE] [--workers W] [--method POST --body BYTES]
+    load.py URL --requests N [--until FILE] [--workers W] [--pause S] [--method POST --body BYTES]
+    load.py tcp://HOST:PORT --requests N [--lines LINES] ...
 
-At least N requests, and on until FILE exists. Prints one JSON document: ``total``, ``failed``, and
-the distinct ``failures`` with their counts. Standard library only; it is the judge of every zero,
-so it takes nothing that the mesh says about itself.
+At least N requests, and on until FILE exists; by tcp, a request is a line that comes back in upper
+case, in sessions of LINES lines each (0: one session for each worker, for all of the time). Prints
+one JSON document: ``total``, ``failed``, and the distinct ``failures`` with their counts. Standard
+library only; it is the judge of every zero, so it takes nothing that the mesh says about itself.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import time
 from urllib.parse import urlsplit
 
 DEADLINE_S = 20.0
-LIFE_S = 900.0
+LIFE_S = 1800.0
 
 
 class Load:
@@ -28,6 +30,8 @@ class Load:
             f"{options.method} {url.path or '/'} HTTP/1.1\r\nhost: mesh.test\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         ).encode() + body
+        self.lines: int = options.lines
+        self.pause_s: float = options.pause
         self.left: int = options.requests
         self.until: str | None = options.until
         self.ends = time.monotonic() + LIFE_S
@@ -39,9 +43,38 @@ class Load:
             return False
         return self.left > 0 or (self.until is not None and not os.path.exists(self.until))
 
+    async def tcp_worker(self) -> None:
+        while self.goes_on():
+            writer = None
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    reader, writer = await asyncio.open_connection(self.host, self.port)
+                sent = 0
+                while self.goes_on() and (self.lines == 0 or sent < self.lines):
+                    self.left -= 1
+                    sent += 1
+                    async with asyncio.timeout(DEADLINE_S):
+                        writer.write(b"line %d\n" % sent)
+                        line = await reader.readline()
+                    if line != b"LINE %d\n" % sent:
+                        raise ValueError(f"{line!r} instead of line {sent}")
+                    self.answers["line"] += 1
+                    await asyncio.sleep(self.pause_s)
+                async with asyncio.timeout(DEADLINE_S):
+                    writer.write_eof()
+                    if (last := await reader.read()) != b"%d lines\n" % sent:
+                        raise ValueError(f"{last!r} instead of {sent} lines")
+            except (OSError, TimeoutError, ValueError) as error:
+                self.failures[repr(error)] += 1
+                await asyncio.sleep(0.05)
+            finally:
+                if writer is not None:
+                    writer.close()
+
     async def worker(self) -> None:
         streams = None
         while self.goes_on():
+            await asyncio.sleep(self.pause_s)
             self.left -= 1
             try:
                 async with asyncio.timeout(DEADLINE_S):
@@ -72,7 +105,8 @@ class Load:
 
 async def run(options: argparse.Namespace) -> None:
     load = Load(options)
-    await asyncio.gather(*(load.worker() for _ in range(options.workers)))
+    worker = load.tcp_worker if options.url.startswith("tcp:") else load.worker
+    await asyncio.gather(*(worker() for _ in range(options.workers)))
     failed = sum(load.failures.values())
     print(
         json.dumps(
@@ -92,6 +126,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--until")
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--lines", type=int, default=100)
     parser.add_argument("--method", default="GET")
     parser.add_argument("--body", type=int, default=0)
     asyncio.run(run(parser.parse_args()))

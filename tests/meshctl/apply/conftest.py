@@ -21,7 +21,7 @@ import pytest
 
 from meshctl.apply import steps
 from meshctl.apply.gather import gather
-from meshctl.apply.means import Means, planned_record
+from meshctl.apply.means import Means
 from meshctl.apply.observer import Silent
 from meshctl.apply.preparation import issuer_fingerprint
 from meshctl.apply.report import Report
@@ -33,16 +33,18 @@ from meshctl.facts.request import pid_file
 from meshctl.inventory.model import Inventory
 from meshctl.inventory.parse import parse
 from meshctl.pki.passphrase import Passphrase
+from meshctl.pki.policykey import PolicyKey
 from meshctl.pki.store import CaStore
 from meshctl.plan.build import build
 from meshctl.plan.desired import Desired
 from meshctl.plan.model import Plan
-from meshctl.state import DeployRecord, StateDir
+from meshctl.state import StateDir
 from meshctl.transport import Completed, Transport
 from meshctl.transport.local import LocalTransport
-from proxy.model.codec import encode
 from proxy.model.names import HostName, TrustDomain
 from proxy.model.policy import Policy, Snapshot
+from proxy.model.signed import Kind
+from proxy.model.snapshot import pack
 
 REPOSITORY = Path(__file__).parents[3]
 STAND_IN = """\
@@ -173,6 +175,7 @@ class Lab:
     version: str = "1"
     policy: Policy = field(default_factory=Policy)
     published: list[Policy] = field(default_factory=list)
+    policy_key: PolicyKey = field(default_factory=PolicyKey.generate)
     counter: Counter = field(default_factory=Counter)
     registry_starts: int = 0
 
@@ -203,7 +206,8 @@ class Lab:
                 generation=1, trust_domain=self.state.trust_domain, policy=self.published[-1]
             )
             for name, fact in facts.items():
-                consul = type(fact.seen.consul)(is_answering=True, snapshot=encode(snapshot))
+                signed = self.policy_key.seal(Kind.POLICY, pack(snapshot))
+                consul = type(fact.seen.consul)(is_answering=True, snapshot=signed)
                 facts[name] = replace(fact, seen=msgspec.structs.replace(fact.seen, consul=consul))
         bundle = self.bundle()
         desired = Desired(
@@ -213,6 +217,7 @@ class Lab:
             trust_bundle=self.ca.trust_bundle_pem,
             issuer=issuer_fingerprint(self.ca),
             policy=self.policy,
+            policy_key=self.policy_key.public,
             owner="me",
             now=datetime.now(UTC),
         )
@@ -231,7 +236,7 @@ class Lab:
             "trust_domain": self.state.trust_domain,
             "connector": self.connector,
             "signer": self.ca.unlock(lambda: Passphrase(b"unused")),
-            "record": planned_record(self.inventory, plan, DeployRecord()),
+            "record": plan.record,
             "owner": "me",
             "start_registry": start_registry,
             "publish": publish,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from meshctl.apply.report import HostReport, Outcome
 from meshctl.apply.run import run
 from meshctl.errors import Unreachable
 from meshctl.facts.request import layout_of
-from meshctl.plan.model import Action, Step, Verdict
+from meshctl.plan import model
+from meshctl.plan.model import Action, Phase, Step, Verdict
 from proxy.model.names import HostName
 
 
@@ -249,3 +251,35 @@ async def test_a_policy_that_cannot_be_published_fails_the_deploy_not_the_hosts(
     assert not report.is_good
     assert report.hosts[0].outcome is Outcome.DONE
     assert (report.mesh[-1].error, report.mesh[-1].hint) == ("Consul is away", "start it")
+
+
+@pytest.mark.parametrize("was_certified", [True, False])
+async def test_a_signer_that_did_not_get_its_files_is_a_warning_with_its_consequence(
+    lab: Any, was_certified: bool
+) -> None:
+    await lab.deploy()
+    plan = await lab.plan()
+    (front,) = plan.hosts
+    told = Step(
+        host=front.host,
+        action=Action.RELOAD_SIGNER,
+        title="tell the signer",
+        why="",
+        phase=Phase.SIGNER,
+        payload=model.RunSigner(
+            verb="reload",
+            release="1" * 16,
+            expected="0" * 16,
+            files=(),
+            unit=None,
+            record_digest="",
+            bundle_digest="",
+        ),
+    )
+    plan = replace(plan, hosts=(replace(front, verdict=Verdict.CHANGE, steps=(told,)),))
+    certified = frozenset({front.host} if was_certified else ())
+    report = await run(plan, lab.means(plan, certified=certified))
+    assert report.hosts[0].outcome is Outcome.FAILED
+    assert "the signer moved" in report.hosts[0].error
+    assert bool(report.warnings) is was_certified
+    assert all("goes on renewing those that were removed" in said for said in report.warnings)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshctl.bundle import Bundle, BundleCache, Target
+from meshctl.bundle import cache as cache_module
 from meshctl.bundle import index as index_module
 from meshctl.bundle.index import NoWheel
 from meshctl.errors import MeshError, Refused, StateCorrupt, Unreachable
@@ -240,3 +241,35 @@ def test_remains_of_a_killed_run_are_removed(
 
     assert not left.exists()
     assert not [name for name in os.listdir(tmp_path / "cache") if name.startswith(".partial")]
+
+
+def test_a_signers_bundle_is_locked_beside_the_proxys(
+    quick_index: Path,
+    make_wheel: Callable[..., Path],
+    cache: BundleCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("aiohttp", "cryptography", "msgspec", "typer", "uvloop"):
+        make_wheel(quick_index, name)
+    lines = [
+        "aiohttp>=1",
+        "cryptography>=1",
+        "msgspec>=1",
+        "typer>=1",
+        "uvloop>=1; extra == 'host'",
+    ]
+    monkeypatch.setattr(cache_module.importlib.metadata, "requires", lambda _: lines)
+
+    signer = cache.resolve(THIS, kind="signer")
+    proxy = cache.resolve(THIS)
+
+    assert signer.kind == "signer"
+    assert short(signer) == [
+        *("aiohttp", "cryptography", "meshctl_proxy", "meshctl_signer", "msgspec", "pip")
+    ]
+    assert short(proxy) == ["meshctl_proxy", "pip", "uvloop"]
+    assert signer.digest != proxy.digest
+    for wheel in quick_index.glob("*.whl"):
+        wheel.unlink()  # both are locked: nothing is fetched again
+    assert cache.resolve(THIS, kind="signer", offline=True).digest == signer.digest
+    assert cache.resolve(THIS, offline=True).digest == proxy.digest

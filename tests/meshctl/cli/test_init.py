@@ -39,7 +39,7 @@ def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
 
 def keys(folder: Path) -> list[bytes]:
     found = [path.read_bytes() for path in sorted(folder.glob(".meshctl/ca/*.key"))]
-    assert len(found) == 2
+    assert len(found) == 3
     return found
 
 
@@ -160,7 +160,7 @@ class TestRuns:
         run(tmp_path, "--no-passphrase")
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         private = [path for path in files if b"PRIVATE KEY" in path.read_bytes()]
-        assert sorted(path.name for path in private) == ["issuing.key", "root.key"]
+        assert sorted(path.name for path in private) == ["issuing.key", "policy.key", "root.key"]
         assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 

@@ -1,5 +1,6 @@
 """``apply`` and ``config`` against the embedded registry, as an operator runs them."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from meshctl.cli.options import open_mesh
+from meshctl.consul import ConsulEdge
+from proxy.model.policy import Snapshot
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 START_S = 20.0
@@ -146,3 +151,125 @@ def test_without_a_terminal_and_without_yes_nothing_is_published(run: Run, tmp_p
     write(tmp_path, "5s")
     assert "--yes" in run("apply", expect=2).stderr
     assert "no policy is published" in run("config", "show", expect=1).stderr
+
+
+def intend(folder: Path, *intentions: str) -> None:
+    (folder / "mesh.yaml").write_text(
+        f"version: 1\nservices: {{api: {{intentions: [{', '.join(intentions)}]}}}}\n"
+    )
+
+
+READS = "{name: reads, allow: [web], match: {methods: [GET]}}"
+NOBODY = "{name: nobody, deny: '*'}"
+
+
+def is_cutting(registry: str, folder: Path) -> bool:
+    """Of what is published."""
+    trust = open_mesh(folder / "inventory.yaml", None).policy_trust
+
+    async def fetch() -> Snapshot | None:
+        async with ConsulEdge(registry) as edge:
+            return (await edge.fetch_snapshot(trust))[0]
+
+    snapshot = asyncio.run(fetch())
+    assert snapshot is not None
+    return snapshot.cut_denied
+
+
+def test_who_loses_access_is_named_and_told_what_becomes_of_its_connections(
+    run: Run, tmp_path: Path, registry: str
+) -> None:
+    intend(tmp_path, READS)
+    part = run("apply", "--dry-run").stdout
+    assert "api: web may not ask for all of it any more" in part
+    assert "--cut" not in part
+    intend(tmp_path, NOBODY)
+    stay = run("apply", "--dry-run").stdout
+    assert "api: web may not call it any more" in stay
+    assert "live connections stay" in stay
+    assert "live connections are ended" in run("apply", "--dry-run", "--cut").stdout
+    found = said(run("apply", "--yes", "--wait", "0", "--cut", "-o", "json"))
+    assert found["losses"] == [
+        {"service": "api", "wholly": ["web"], "partly": [], "anonymous": False}
+    ]
+    assert found["live_connections"] == "cut"
+    assert is_cutting(registry, tmp_path)
+    again = run("apply", "--yes", "--cut")
+    assert "nothing is cut" in again.stderr
+    assert "may not" not in again.stdout
+    assert said(run("apply", "--yes", "--cut", "-o", "json"))["live_connections"] == "stay"
+    intend(tmp_path, READS)
+    run("apply", "--yes", "--wait", "0")
+    assert not is_cutting(registry, tmp_path)
+
+
+def test_where_nobody_loses_access_nothing_is_said_of_it(run: Run, tmp_path: Path) -> None:
+    intend(tmp_path, "{name: all, allow: '*'}")
+    shown = run("apply", "--dry-run", "--cut").stdout
+    assert "may not" not in shown
+    assert "connections" not in shown
+    assert said(run("apply", "--dry-run", "-o", "json"))["losses"] == []
+
+
+@pytest.fixture
+def locked(run: Run, tmp_path: Path) -> Path:
+    """The same mesh with a passphrase on its keys; the file that has it."""
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse\n")
+    secret.chmod(0o600)
+    inventory = (tmp_path / "inventory.yaml").read_text()
+    (tmp_path / ".meshctl").rename(tmp_path / "old")
+    run("init", ".", "--trust-domain", "mesh.test", "--passphrase-file", "passphrase")
+    (tmp_path / "inventory.yaml").write_text(inventory)
+    return secret
+
+
+def test_the_passphrase_is_needed_only_to_publish(run: Run, tmp_path: Path, locked: Path) -> None:
+    write(tmp_path, "5s")
+    run("apply", "--dry-run")
+    refused = run("apply", "--yes", "--wait", "0", expect=3)
+    assert "no terminal to ask for the passphrase" in refused.stderr
+    assert "--passphrase-file" in refused.stderr
+    assert "no policy is published" in run("config", "show", expect=1).stderr
+    run("apply", "--yes", "--wait", "0", "--passphrase-file", "passphrase")
+    assert said(run("config", "show", "-o", "json"))["generation"] == 1
+    assert "no change" in run("apply", "--yes", "--wait", "0").stderr
+    write(tmp_path, "6s")
+    run("apply", "--yes", "--wait", "0", "--passphrase-file", "passphrase")
+    assert "no terminal" in run("config", "rollback", "--yes", expect=3).stderr
+    run("config", "rollback", "--yes", "--wait", "0", "--passphrase-file", "passphrase")
+    assert said(run("config", "show", "-o", "json"))["generation"] == 3
+
+
+def test_a_wrong_passphrase_publishes_nothing(run: Run, tmp_path: Path, locked: Path) -> None:
+    locked.write_text("corect horse\n")
+    write(tmp_path, "5s")
+    refused = run("apply", "--yes", "--passphrase-file", "passphrase", expect=3)
+    assert "the passphrase does not open" in refused.stderr
+    assert "corect" not in refused.stderr
+    assert "no policy is published" in run("config", "show", expect=1).stderr
+
+
+def test_a_mesh_from_before_policy_was_signed_gets_a_key_by_apply(run: Run, tmp_path: Path) -> None:
+    for name in ("policy.key", "policy.pub"):
+        (tmp_path / ".meshctl" / "ca" / name).unlink()
+    write(tmp_path, "5s")
+    run("apply", "--yes", "--wait", "0")
+    assert said(run("config", "show", "-o", "json"))["generation"] == 1
+    assert (tmp_path / ".meshctl" / "ca" / "policy.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_explain_takes_the_published_policy_and_lines_only_of_a_file_that_says_the_same(
+    run: Run, tmp_path: Path
+) -> None:
+    write(tmp_path, "5s")
+    assert "no policy is published" in run("explain", "web", "api", "--published", expect=1).stderr
+    generation = said(run("apply", "--yes", "-o", "json"))["generation"]
+    same = run("explain", "web", "api", "--published").stdout
+    assert f"generation {generation}" in same
+    assert "timeouts.request: 5s  (mesh.yaml:2, service)" in same
+    write(tmp_path, "7s")
+    differs = run("explain", "web", "api", "--published").stdout
+    assert "differs from the file at hand" in differs
+    assert "timeouts.request: 5s  (service)" in differs
+    assert "timeouts.request: 7s" in run("explain", "web", "api").stdout

@@ -15,6 +15,8 @@ from aiohttp import web
 
 from meshctl.consul import ConsulEdge, client
 from meshctl.errors import Exit, InvalidInput, MeshError, RemoteFailure, Unreachable
+from meshctl.pki.policykey import PolicyKey
+from meshctl.pki.signing import Signing
 from meshctl.registry import Registry
 from proxy.model.names import TrustDomain
 from proxy.model.policy import Policy
@@ -56,10 +58,28 @@ async def talking(data: bytes) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
 
 
+KEY = PolicyKey.generate()
+
+
+class Memory:
+    """Stands in for the state directory: a counter."""
+
+    trust_domain = TD
+
+    def __init__(self) -> None:
+        self._kept: object = None
+
+    def read(self, name: str, into: object) -> object:
+        return self._kept
+
+    def write(self, name: str, value: object) -> None:
+        self._kept = value
+
+
 CALLS: dict[str, Callable[[ConsulEdge], object]] = {
     "leader": lambda edge: edge.leader(),
-    "fetch_snapshot": lambda edge: edge.fetch_snapshot(),
-    "publish": lambda edge: edge.publish(Policy(), TD),
+    "fetch_snapshot": lambda edge: edge.fetch_snapshot(KEY.trust),
+    "publish": lambda edge: edge.publish(Policy(), Signing(state=Memory(), key=KEY)),  # type: ignore[arg-type]
     "workloads": lambda edge: edge.workloads(),
 }
 
@@ -253,7 +273,7 @@ async def test_the_token_given_wins_over_the_environments_and_is_not_shown(
         return web.Response(status=404, headers=JSON)
 
     async with answering(answer) as url, ConsulEdge(url, "given-secret") as edge:
-        await edge.fetch_snapshot()
+        await edge.fetch_snapshot(KEY.trust)
         assert "given-secret" not in repr(edge)
     assert seen == ["given-secret"]
 

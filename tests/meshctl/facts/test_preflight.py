@@ -134,3 +134,29 @@ def test_a_listener_that_vanishes_while_our_unit_restarts_is_no_obstacle(
     units = {PROXY_UNIT: make_unit(active=active)}
     facts = world.deployed("front", listeners=(listener,), units=units)
     assert bool(findings(world, facts)) is is_found
+
+
+@pytest.mark.parametrize(
+    ("port", "says"), [(15008, "where the signer listens"), (15009, "the signer's admin port")]
+)
+def test_a_port_of_the_signer_in_other_hands_is_found(
+    signed_world: Any, port: int, says: str
+) -> None:
+    other = Listener(port=port, pid=99, process="nc", group="/user.slice")
+    (finding,) = findings(signed_world, signed_world.fresh("front", listeners=(other,)))
+    assert (finding.code, says in finding.message) == (Code.PORT, True)
+
+
+def test_the_signers_own_ports_are_no_obstacle(signed_world: Any) -> None:
+    own = Listener(
+        port=15008, pid=99, process="python", group="/system.slice/meshctl-signer.service"
+    )
+    assert findings(signed_world, signed_world.deployed("front", listeners=(own,))) == ()
+
+
+def test_a_host_with_a_signer_alone_needs_no_consul(world_of: Any) -> None:
+    world = world_of(
+        "version: 1\nconsul: {mode: existing}\n"
+        "hosts: [{name: ctl, address: 10.0.0.1, roles: [control]}]\n"
+    )
+    assert findings(world, world.fresh("ctl", consul=ConsulFact()), "ctl") == ()

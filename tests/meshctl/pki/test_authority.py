@@ -174,7 +174,11 @@ class TestLeaf:
             (x509.UniformResourceIdentifier, "spiffe://mesh.internal/svc/web")
         ]
         assert is_critical
-        assert list(leaf.subject) == []
+        # Which host it is for, in a kind of name that nobody takes for an identity.
+        assert [(each.oid, each.value) for each in leaf.subject] == [
+            (NameOID.ORGANIZATIONAL_UNIT_NAME, "web-1")
+        ]
+        assert authority.host_of(leaf) == "web-1"
 
     def test_is_client_and_server_and_no_ca(self, leaf: x509.Certificate) -> None:
         usage, _ = extension(leaf, x509.ExtendedKeyUsage)

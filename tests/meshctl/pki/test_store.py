@@ -60,7 +60,11 @@ class TestCreate:
     def test_makes_private_files_in_a_private_folder(self, ca: CaStore) -> None:
         assert {path.name: path.stat().st_mode & 0o777 for path in ca.folder.iterdir()} == (
             dict.fromkeys(
-                ["root.pem", "root.key", "issuing.pem", "issuing.key", "trust-bundle.pem"], 0o600
+                [
+                    *("root.pem", "root.key", "issuing.pem", "issuing.key", "trust-bundle.pem"),
+                    *("policy.key", "policy.pub"),
+                ],
+                0o600,
             )
         )
         assert ca.folder.stat().st_mode & 0o777 == 0o700
@@ -382,6 +386,6 @@ def test_no_leaf_key_is_ever_on_this_side(
         for path in state.path.rglob("*")
         if path.is_file() and b"PRIVATE KEY" in path.read_bytes()
     ]
-    assert sorted(keys) == ["issuing.key", "root.key"]
+    assert sorted(keys) == ["issuing.key", "policy.key", "root.key"]
     assert isinstance(ca.root, x509.Certificate)
     assert now.tzinfo is UTC

@@ -1,23 +1,28 @@
 """Plans as tables: what the facts are, and which steps follow from them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from meshctl.artifacts import TRUST_BUNDLE_FILE
+from meshctl.artifacts import POLICY_KEYS_FILE, TRUST_BUNDLE_FILE
 from meshctl.errors import Unreachable
 from meshctl.facts.model import ConfigDirectory, ConsulFact, HostFacts, RunningProxy, WheelFile
 from meshctl.facts.preflight import Code, Finding
 from meshctl.layout import PROXY_UNIT
+from meshctl.pki.policykey import PolicyKey
 from meshctl.plan.build import build
 from meshctl.plan.document import to_document
 from meshctl.plan.model import Action, Phase, Plan, Verdict
-from proxy.model.codec import encode
-from proxy.model.names import HostName
+from proxy.model.codec import decode
+from proxy.model.names import HostName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.policy_keys import PolicyKeys
+from proxy.model.signed import Kind
+from proxy.model.snapshot import pack
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 FIRST = [
@@ -278,7 +283,7 @@ def test_the_newest_snapshot_that_a_host_knows_decides(world: Any) -> None:
         policy=Policy(defaults=ServicePolicy(timeouts=Timeouts(request_s=3))),
     )
     behind = world.deployed(
-        "back", consul=ConsulFact(is_answering=True, leader="x", snapshot=encode(old))
+        "back", consul=ConsulFact(is_answering=True, leader="x", snapshot=world.signed(old))
     )
     assert plan_of(world, **everything(world, back=behind)).is_empty
 
@@ -297,13 +302,85 @@ def test_a_policy_that_cannot_be_read_is_not_called_absent(
     assert plan.after[0].why == why
 
 
-@pytest.mark.parametrize("snapshot", [b"", b"{", b'{"generation": "x"}'])
-def test_what_is_no_snapshot_is_published_over(world: Any, snapshot: bytes) -> None:
-    fact = ConsulFact(is_answering=True, leader="x", snapshot=snapshot)
+@pytest.mark.parametrize(
+    ("snapshot", "why"),
+    [
+        (b"", "none is published yet"),
+        (b"{", "what is published is not signed by this mesh"),
+        (
+            pack(Snapshot(generation=3, trust_domain=TrustDomain("mesh.test"), policy=Policy())),
+            "what is published is not signed by this mesh",
+        ),
+        (
+            PolicyKey.generate().seal(
+                Kind.POLICY,
+                pack(
+                    Snapshot(generation=3, trust_domain=TrustDomain("mesh.test"), policy=Policy())
+                ),
+            ),
+            "what is published is not signed by this mesh",
+        ),
+    ],
+)
+def test_what_is_no_snapshot_of_this_mesh_is_published_over(
+    world: Any, snapshot: bytes, why: str
+) -> None:
+    fact = ConsulFact(is_answering=True, leader="x", is_snapshot_known=True, snapshot=snapshot)
     plan = plan_of(
         world, front=world.deployed("front", consul=fact), back=world.deployed("back", consul=fact)
     )
     assert [step.action for step in plan.after] == [Action.PUBLISH]
+    assert plan.after[0].why == why
+
+
+def test_an_old_policy_that_consul_was_given_back_is_published_over(world: Any) -> None:
+    """It may be the strict one that is wanted again, while proxies run what came after it."""
+    plan = plan_of(world.with_(generation=5), **everything(world))
+    (step,) = plan.after
+    assert step.why == "Consul has generation 3, older than 5, which was published from here"
+
+
+def test_policy_keys_are_written_once_and_stay_through_later_publications(world: Any) -> None:
+    late = world.with_(generation=3)
+    facts = everything(late)
+    assert plan_of(late, **facts).is_empty
+    first = decode(late.deployed("front").seen.policy_keys, PolicyKeys)
+    assert first.minimum_generation == 3
+    assert plan_of(late.with_(generation=3), **everything(world)).is_empty, "written at 0"
+
+
+def test_other_policy_keys_are_written_by_a_reload(world: Any) -> None:
+    rotated = world.with_(policy_key=PolicyKey.generate().public)
+    plan = plan_of(rotated, **everything(world))
+    (step,) = plan.hosts[0].steps
+    assert step.action is Action.RELOAD
+    assert step.why == "the policy keys changed"
+    assert [file.path.rpartition("/")[2] for file in step.payload.files] == [POLICY_KEYS_FILE]  # type: ignore[union-attr]
+
+
+def test_a_new_root_and_new_policy_keys_take_one_reload(world: Any) -> None:
+    rotated = world.with_(policy_key=PolicyKey.generate().public, trust_bundle=b"two roots")
+    plan = plan_of(rotated, **everything(world))
+    (step,) = plan.hosts[0].steps
+    assert step.why == "the trust bundle and the policy keys changed"
+
+
+def test_a_proxy_that_does_not_believe_the_key_on_its_disk_is_reloaded(world: Any) -> None:
+    facts = world.deployed("front")
+    assert facts.proxy is not None
+    deaf = replace(facts, proxy=msgspec.structs.replace(facts.proxy, policy_keys=()))
+    plan = plan_of(world, **everything(world, front=deaf))
+    assert reasons(plan, "front") == ["it does not believe the mesh's policy key yet"]
+
+
+def test_a_host_whose_policy_keys_are_damaged_gets_them_anew(world: Any) -> None:
+    facts = world.deployed("front", policy_keys=b"{")
+    configs = {
+        name: msgspec.structs.replace(found, files={**found.files, POLICY_KEYS_FILE: "00"})
+        for name, found in facts.seen.configs.items()
+    }
+    broken = world.deployed("front", policy_keys=b"{", configs=configs)
+    assert actions(plan_of(world, **everything(world, front=broken)), "front") == [Action.RELOAD]
 
 
 def test_an_embedded_registry_that_does_not_answer_is_started_first(world_of: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from meshctl.errors import Exit, InvalidInput
 from meshctl.inventory import parse as inventory
 from meshctl.policy import parser
-from proxy.model.authorization import Intention
+from proxy.model.authorization import Intention, TokenProvider, TokenRule
 from proxy.model.names import ServiceName
 from proxy.model.policy import (
     Balancing,
@@ -117,9 +117,9 @@ def test_a_request_timeout_of_0_is_none_and_contradicts_nothing() -> None:
         ("version: 2", "version", 1, "'2' is not a version", "use 1"),
         ("version: true", "version", 1, "'true' is not a version", "use 1"),
         ("version: '1'", "version", 1, "'1' is not a version", "use 1"),
-        ("[1]", "(file)", 1, "a list is not a mapping", "version, defaults, services"),
+        ("[1]", "(file)", 1, "a list is not a mapping", "version, defaults, tokens, services"),
         ("version: 1\nservice: {}", "service", 2, "unknown key", "did you mean 'services'?"),
-        ("version: 1\nxyz: {}", "xyz", 2, "unknown key", "version, defaults, services"),
+        ("version: 1\nxyz: {}", "xyz", 2, "unknown key", "version, defaults, tokens, services"),
         (
             "version: 1\ndefaults:\n  timeout: {}",
             "defaults.timeout",
@@ -343,6 +343,28 @@ def test_intentions_can_be_set() -> None:
     )
 
 
+def test_tokens_can_be_described_and_asked_for() -> None:
+    made = parse(
+        "version: 1\ntokens:\n  users: {issuer: i, audiences: api, jwks_url: 'https://a/k', "
+        "algorithms: ES256, header: x-token, refresh: 1m, leeway: 0}\n"
+        "services:\n  api:\n    mode: strict\n    intentions:\n"
+        "    - {name: a, allow: web, token: users}\n"
+        "    - {name: b, allow: web, token: {provider: users, claims: {r.s: x}}}\n"
+    )
+    assert made.tokens == {
+        "users": TokenProvider(
+            issuer="i", audiences=("api",), jwks_url="https://a/k", algorithms=("ES256",),
+            header="x-token", refresh_s=60.0, leeway_s=0.0,
+        )
+    }  # fmt: skip
+    own = made.services[ServiceName("api")]
+    assert own.mode == "strict"
+    assert [each.token for each in own.intentions] == [
+        TokenRule(provider="users"),
+        TokenRule(provider="users", claims={"r.s": TextMatch(exact="x")}),
+    ]
+
+
 def test_limits_faults_and_failover_can_be_set() -> None:
     made = api(
         "rate_limits: [{name: a, requests: 5, per: 1m, burst: 9, by: caller, "
@@ -486,6 +508,13 @@ def test_a_health_check_is_overridden_and_undone() -> None:
             "taken",
             "its own",
         ),
+        (
+            "intentions: [{name: a, allow: web, token: users}]",
+            "intentions[0].token",
+            "not one of tokens",
+            "under 'tokens'",
+        ),
+        ("mode: loose", "mode", "'loose'", "strict, permissive"),
         ("failover: [{}]", "failover[0]", "nowhere", "service, subset"),
         ("failover: [{datacenter: dc1}]", "failover[0].datacenter", "own datacenter", "another"),
         ("failover: [gone]", "failover[0]", "no service 'gone'", "web"),

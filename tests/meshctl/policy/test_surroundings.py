@@ -145,3 +145,23 @@ def test_a_fault_is_refused_from_the_moment_it_is_over() -> None:
     assert violations(policy % 1) == ()
     (found,) = violations(policy % 0)
     assert "is over" in found.message
+
+
+def test_permissive_asks_for_a_port_to_be_permissive_at() -> None:
+    (found,) = violations("api: {mode: permissive}")
+    assert (found.path, found.line) == ("services.api.mode", 3)
+    assert "plaintext_port" in found.hint
+    assert violations("api: {mode: strict}") == ()
+    port = "name: api, plaintext_port: 9900,"
+    assert violations("api: {mode: permissive}", "name: api,", port) == ()
+
+
+def test_a_session_has_no_place_for_a_token() -> None:
+    tokens = "tokens: {users: {issuer: i, audiences: a, jwks_file: /k}}"
+    asks = "{intentions: [{name: a, allow: '*', token: users}]}"
+    text = f"version: 1\n{tokens}\nservices:\n  db: {asks}\n"
+    with pytest.raises(InvalidInput) as caught:
+        parse(text, "mesh.yaml", inventory.parse(_CASE.read_text(), _CASE), NOW)
+    (found,) = caught.value.violations
+    assert found.path == "services.db.intentions[0].token"
+    assert "speaks tcp" in found.message

@@ -181,6 +181,82 @@ def test_a_tcp_session_is_let_in_only_where_no_request_has_to_be_looked_at() -> 
     )
 
 
+TEAM = Match(headers={"x-team": TextMatch(exact="blue")})
+HAS_TEAM = Match(headers={"x-team": TextMatch(present=True)})
+ROLE = Match(query={"role": TextMatch(exact="admin")})
+ONE_ELSE = Match(methods=("GET",))
+
+
+@pytest.mark.parametrize(
+    ("match", "request_", "policy"),
+    [
+        (TEAM, head("/", "GET", b"x-team: blue", b"x-team: red"), "ambiguous-header"),
+        (TEAM, head("/", "GET", b"x_team: blue"), "ambiguous-header"),
+        (TEAM, head("/", "GET", b"x-team: red", b"x.team: blue"), "ambiguous-header"),
+        (HAS_TEAM, head("/", "GET", b"x_team: blue"), "ambiguous-header"),
+        (ROLE, head("/?role=user&role=admin"), "ambiguous-query"),
+        (ROLE, head("/?r%6Fle=user&role=admin"), "ambiguous-query"),
+        (ROLE, head("/?x=1;role=admin"), "ambiguous-query"),
+    ],
+)
+@pytest.mark.parametrize("is_denying", [False, True])
+def test_what_rules_look_at_must_have_one_reading(
+    match: Match, request_: RequestHead, policy: str, is_denying: bool
+) -> None:
+    some = Intention(name="some", **{"deny" if is_denying else "allow": ("web",)}, match=match)
+    found = decide([some, Intention(name="all", allow=("*",), match=ONE_ELSE)], WEB, request_)
+    assert (found.is_allowed, found.policy) == (False, f"api/{policy}")
+
+
+@pytest.mark.parametrize(
+    ("match", "request_"),
+    [
+        (HAS_TEAM, head("/", "GET", b"x-team: blue", b"x-team: red")),
+        (TEAM, head("/", "GET", b"x-team: blue", b"accept: a", b"accept: b", b"x_other: 1")),
+        (ROLE, head("/?role=admin&x=1&x=2&rolex=")),
+        (ROLE, head("/?role=admin&role%5b%5d=1")),
+        (ADMIN, head("/admin?x=1;y=2", "GET", b"x_team: 1", b"x-team: 2", b"x-team: 3")),
+    ],
+)
+def test_what_no_rule_looks_at_may_come_as_it_likes(match: Match, request_: RequestHead) -> None:
+    assert decide([Intention(name="a", allow=("web",), match=match)], WEB, request_).is_allowed
+
+
+def test_an_audit_neither_refuses_nor_rewrites_what_it_cannot_read() -> None:
+    both = Match(path=PathMatch(prefix="/admin"), headers=TEAM.headers)
+    audit = Intention(name="later", deny=("web",), match=both, is_audit=True)
+    for intentions in ([audit], [audit, Intention(name="a", allow=("web",), match=ONE_ELSE)]):
+        request = head("/a//b;c", "GET", b"x-team: 1", b"x_team: 2")
+        assert decide(intentions, WEB, request).is_allowed
+        assert request.target == b"/a//b;c"
+
+
+@pytest.mark.parametrize(
+    ("intentions", "policy"),
+    [
+        ((), None),
+        ((Intention(name="a", allow=("web",)),), None),
+        ((Intention(name="a", allow=("web",), match=ADMIN),), None),
+        ((Intention(name="a", allow=("web",)), CLOSED), None),
+        ((Intention(name="a", allow=("jobs",)),), "api/default-deny"),
+        ((Intention(name="a", allow=("jobs",)), CLOSED), "api/default-deny"),
+        ((CLOSED,), "api/default-deny"),
+        ((CLOSED, Intention(name="no", deny=("web",)), Intention(name="a", allow=("*",))),
+         "api/no"),
+        ((Intention(name="no", deny=("web",), is_audit=True),), None),
+        ((Intention(name="a", allow=("jobs",)),
+          Intention(name="try", allow=("web",), is_audit=True, match=ADMIN)), "api/default-deny"),
+    ],
+)  # fmt: skip
+def test_a_caller_is_shut_out_if_nothing_that_it_can_ask_for_is_allowed(
+    intentions: tuple[Intention, ...], policy: str | None
+) -> None:
+    found = Authorizer(API, (WEB, JOBS), intentions).of(WEB).shut_out
+    assert (found.policy if found is not None else None) == policy
+    stranger = Authorizer(API, (WEB,), intentions).of(ServiceName("stranger")).shut_out
+    assert stranger is not None
+
+
 def test_an_audit_decides_nothing_and_says_what_it_would_have() -> None:
     audit = Intention(name="later", deny=("web",), match=ADMIN, is_audit=True)
     found = decide([audit], WEB, head("/admin"))
@@ -194,3 +270,13 @@ def test_an_audit_decides_nothing_and_says_what_it_would_have() -> None:
         ("api/b",),
     )
     assert decide(both, JOBS).audited == ()
+
+
+@pytest.mark.parametrize("caller", [WEB, ServiceName("stranger")])
+def test_while_the_policy_is_not_known_nobody_may_call(caller: ServiceName) -> None:
+    rules = Authorizer(API, (WEB, JOBS), None).of(caller)
+    for found in (rules.decide(head()), rules.session):
+        assert not found.is_allowed
+    if caller == WEB:
+        assert rules.session.policy == "api/no-policy"
+        assert rules.session.why == "no policy that could be verified has arrived yet"

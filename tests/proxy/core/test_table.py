@@ -71,3 +71,11 @@ def test_a_table_cannot_be_changed() -> None:
     table = compile_table(SETTINGS, Policy(), Catalogue())
     with pytest.raises(TypeError):
         table.inbound[WEB] = table.inbound[WEB]  # type: ignore[index]  # that is the point
+
+
+def test_while_the_policy_is_not_known_calls_go_out_by_the_defaults_and_nobody_is_let_in() -> None:
+    table = compile_table(SETTINGS, None, Catalogue(endpoints={API: (endpoint("h2"),)}))
+    known = compile_table(SETTINGS, Policy(), Catalogue(endpoints={API: (endpoint("h2"),)}))
+    assert table.outbound == known.outbound
+    assert table.inbound[WEB].intentions is None
+    assert known.inbound[WEB].intentions == ()

@@ -15,6 +15,7 @@ import pytest
 
 from proxy.core.metrics import Metrics
 from proxy.core.table import compile_table
+from proxy.model.authorization import TokenProvider
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Policy, ServicePolicy
@@ -53,6 +54,7 @@ class Grid:
         self._app_type, self._client_type = app_type, client_type
         self.policy: dict[str, ServicePolicy] = {}
         self.defaults = ServicePolicy()
+        self.tokens: dict[str, TokenProvider] = {}
         self.zone = ""
         """Of ``near``; before ``start``."""
         self.capacity = Capacity()
@@ -102,6 +104,7 @@ class Grid:
         weight: int = 1,
         datacenter: str = "",
         allow: tuple[str, ...] = ("web", "other"),
+        has_plaintext: bool = False,
     ) -> Any:
         """One more instance, with its ``App``, in the registry from the next ``apply`` on."""
         app = self.apps[host] = self._app_type()
@@ -116,6 +119,7 @@ class Grid:
             app=Address(host="127.0.0.1", port=app.port),
             health=HealthCheck(),
             allow=tuple(ServiceName(name) for name in allow),
+            plaintext=ANY if has_plaintext else None,
         )
         plane = await self._add(host, (workload,))
         self.register(
@@ -192,6 +196,7 @@ class Grid:
         policy = Policy(
             defaults=self.defaults,
             services={ServiceName(name): each for name, each in self.policy.items()},
+            tokens=self.tokens,
         )
         for name, plane in self.planes.items():
             plane.apply(compile_table(self.settings[name], policy, catalogue))

@@ -245,8 +245,10 @@ async def test_taking_the_check_out_of_the_policy_forgives(grid: Any) -> None:
     grid.apply()
     assert not pool.is_failing
     asked = len(ill.requests)
-    await asyncio.sleep(0.2)
-    assert len(ill.requests) == asked
+    await asyncio.sleep(0.4)
+    # The check that was on its way as the policy changed may still arrive; at this interval
+    # there would be eight.
+    assert len(ill.requests) <= asked + 1
 
 
 # Rate limits

@@ -229,3 +229,27 @@ async def test_a_route_has_retries_of_its_own(grid: Any) -> None:
     grid.apply()
     app.answer = answers(500)
     assert (await (await grid.connect()).get()).status == 200
+
+
+async def test_the_flag_of_an_answer_that_was_thrown_away_is_not_that_of_the_next(
+    grid: Any,
+) -> None:
+    app = await grid.serve("api", "a1")
+    asked = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while await reader.readuntil(b"\r\n\r\n"):
+            asked += 1
+            if asked == 1:
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    app.script = script
+    grid.policy["api"] = ServicePolicy(retries=Retries(attempts=1, on=("5xx",)))
+    grid.apply()
+    response = await (await grid.connect()).get()
+    assert (response.status, asked) == (200, 2)
+    counted = {"reporter": "source", "response_code": "200"}
+    assert grid.metric("near", "istio_requests_total", **counted, response_flags="-") == 1
+    assert grid.metric("near", "istio_requests_total", **counted) == 1

@@ -70,6 +70,7 @@ _LINES = st.sampled_from(
         *(
             b"x-mesh-timeout-ms: 15",
             b"x-mesh-flag: UF",
+            b"x-mesh-policy: api/no",
             b"Expect: 100-continue",
             b"TE: trailers",
             b"",

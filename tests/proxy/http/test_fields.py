@@ -8,6 +8,7 @@ from proxy.http.fields import (
     HOST,
     IDENTITY,
     LENGTH,
+    POLICY,
     ProtocolError,
     Special,
     parse_field,
@@ -25,6 +26,8 @@ from proxy.http.fields import (
         (b"X-Space: \t a  b \t", b"x-space: a  b"),
         (b"X-High: \xc3\xa9", b"x-high: \xc3\xa9"),
         (b"X_Plain: 1", b"x_plain: 1"),
+        (b"X-Forwarded-Client-Certs: 1", b"x-forwarded-client-certs: 1"),
+        (b"X-Meshed: 1", b"x-meshed: 1"),
     ],
 )
 def test_a_line_becomes_canonical(raw: bytes, line: bytes) -> None:
@@ -68,6 +71,10 @@ def test_a_malformed_line_is_refused(raw: bytes) -> None:
         (b"x-mesh-anything: x", IDENTITY),
         (b"X_Mesh_Flag: UF", IDENTITY),
         (b"X-Mesh-Flag: UF", FLAG),
+        (b"X-Mesh-Policy: api/no", POLICY),
+        (b"x_mesh_policy: api/no", IDENTITY),
+        (b"X.Mesh-Flag: UF", IDENTITY),
+        (b"x-forwarded~client!cert: x", IDENTITY),
     ],
 )
 def test_what_the_proxy_acts_on_is_told_apart(raw: bytes, kind: int) -> None:

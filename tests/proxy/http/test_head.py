@@ -213,6 +213,29 @@ def test_an_ambiguous_response_is_refused(block: bytes) -> None:
         parse_response(block, b"GET")
 
 
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [
+        (b"api/no", b"api/no"),
+        (b"api.eu/No_1-x", b"api.eu/No_1-x"),
+        (b"a" * 200, b"a" * 200),
+        (b"a" * 201, b""),
+        (b"", b""),
+        (b"api/no, api/other", b""),
+        (b"api/\xe9", b""),
+        (b'"api/no"', b""),
+    ],
+)
+def test_the_id_of_a_denial_is_apart_and_of_few_characters(value: bytes, policy: bytes) -> None:
+    block = b"HTTP/1.1 403 No\r\nX-Mesh-Flag: UAEX\r\nx-mesh-policy: %b\r\nX-A: 1" % value
+    for _ in range(3):
+        head = parse_response(block, b"GET")
+        assert (head.lines, head.flag, head.policy) == ([b"x-a: 1"], b"UAEX", policy)
+    own = [b"x-mesh-flag: UAEX", *([b"x-mesh-policy: " + policy] if policy else [])]
+    assert head.own_lines() == own
+    assert head.with_lines([b"x-b: 2"]).own_lines() == own
+
+
 def test_204_has_no_length_and_a_flag_is_apart() -> None:
     head = parse_response(
         response("Content-Length: 0", "X-Mesh-Flag: UF", start="HTTP/1.1 204 No"), b"GET"

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,6 +50,7 @@ ROUTES = {
     "/slow": Route(method="GET", handler=slow),
     "/metrics": Route(method="GET", handler=metrics),
     "/do": Route(method="POST", handler=hello),
+    "/private": Route(method="GET", handler=hello, is_private=True),
 }
 
 
@@ -217,6 +221,7 @@ async def test_too_many_connections_are_turned_away(
     port: int, monkeypatch: pytest.MonkeyPatch, until: Any
 ) -> None:
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(module, "MAX_TRUSTED_CONNECTIONS", 2)
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     assert status(await asyncio.wait_for(reader.read(), 5)) == 503
@@ -235,3 +240,82 @@ async def test_too_many_connections_are_turned_away(
 async def test_a_taken_port_is_an_error(port: int) -> None:
     with pytest.raises(OSError):
         await Admin(ROUTES).start("127.0.0.1", port)
+
+
+def as_user(monkeypatch: pytest.MonkeyPatch, uid: int | None) -> None:
+    """The other end of every connection is this user's; None: nobody can tell."""
+    monkeypatch.setattr("proxy.net.sock_diag.SocketOwners.uid", lambda *_: uid)
+    monkeypatch.setattr("proxy.net.sock_diag.SocketOwners._works", lambda _: True)
+
+
+@pytest.mark.parametrize("uid", [12345, 65534, None])
+async def test_what_is_not_for_everybody_is_refused_to_other_users(
+    port: int, monkeypatch: pytest.MonkeyPatch, uid: int | None
+) -> None:
+    as_user(monkeypatch, uid)
+    for request in (b"POST /do", b"GET /private", b"HEAD /private"):
+        answer = await raw(port, request + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 403")
+    answer = await raw(port, b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("uid", [0, os.geteuid()])
+async def test_root_and_the_proxys_own_user_may_do_all(
+    port: int, monkeypatch: pytest.MonkeyPatch, uid: int
+) -> None:
+    as_user(monkeypatch, uid)
+    for request in (b"POST /do", b"GET /private"):
+        answer = await raw(port, request + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_where_nobody_can_tell_who_asks_nothing_changes(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.net.sock_diag.SocketOwners._works", lambda _: False)
+    answer = await raw(port, b"POST /do HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 403")
+
+
+async def test_a_real_process_of_another_user_may_not_change_anything(port: int) -> None:
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if os.geteuid() != 0 or python is None:
+        pytest.skip("needs root, to be another user, and a Python of the system")
+    code = (
+        "import http.client, sys\n"
+        "c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=60)\n"
+        "c.request(sys.argv[2], sys.argv[3])\n"
+        "print(c.getresponse().status)"
+    )
+    expected = {("POST", "/do"): "403", ("GET", "/private"): "403", ("GET", "/hello"): "200"}
+    for user in ("nobody", "root"):
+        for (method, path), status in expected.items():
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [python, "-I", "-c", code, str(port), method, path],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=90,
+                user=user,
+                extra_groups=[],
+                cwd="/",
+            )
+            assert done.stdout.strip() == ("200" if user == "root" else status)
+
+
+@pytest.mark.parametrize(("uid", "expected"), [(0, 200), (12345, 503)])
+async def test_other_users_cannot_lock_root_out_by_their_connections(
+    port: int, monkeypatch: pytest.MonkeyPatch, uid: int, expected: int
+) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+    as_user(monkeypatch, uid)
+    _, idle = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert status(await asyncio.wait_for(reader.read(), 30)) == expected
+    finally:
+        idle.close()
+        writer.close()

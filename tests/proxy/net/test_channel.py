@@ -47,6 +47,7 @@ TO_WORKER = (
             }
         ),
     ),
+    Apply(revision=2, policy=None, catalogue=Catalogue()),
     Ask(number=2),
     Drain(number=3, deadline_s=1.5),
     Stop(),

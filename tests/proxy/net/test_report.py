@@ -19,6 +19,7 @@ from proxy.model.settings import (
     Upstream,
     Workload,
 )
+from proxy.net.recent import Recent
 from proxy.net.report import Report
 
 API = ServiceName("api")
@@ -56,6 +57,7 @@ def report(upstream: Upstream, outbound: Address | None) -> Report:
         policy_source="none",
         refused="",
         error="",
+        policy_keys=(),
     )
     health = SimpleNamespace(is_healthy=True, detail="")
     parts: dict[str, Any] = {
@@ -64,10 +66,12 @@ def report(upstream: Upstream, outbound: Address | None) -> Report:
         "registrar": SimpleNamespace(error="", is_announced=True),
         "checkers": {ServiceName("web"): SimpleNamespace(health=health)},
         "workers": SimpleNamespace(status=()),
+        "recent": Recent(),
         "clusters": tuple,
         "state": lambda: "ready",
         "generation": lambda: 1,
         "identities": dict,
+        "user_problems": dict,
         "reload": dict,
     }
     return Report(settings, **parts)

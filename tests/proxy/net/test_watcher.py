@@ -7,19 +7,25 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 
 from proxy.core import discovery
 from proxy.core.backoff import Backoff
-from proxy.model.codec import encode
+from proxy.model.codec import encode, encode_readable
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.policy_keys import PolicyKeys, encode_key
 from proxy.model.resilience import Failover
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
+from proxy.model.signed import Kind, key_id, seal, statement
+from proxy.model.snapshot import pack
 from proxy.net import watcher as module
 from proxy.net.consul import Consul as Client
 from proxy.net.store import LastGood
@@ -144,11 +150,13 @@ async def start(scripted: Any) -> AsyncIterator[Any]:
     """``start("api", …)``: a running watcher; ``changes`` counts its calls."""
     running: list[asyncio.Task[None]] = []
 
-    def make(*upstreams: str, last_good: LastGood | None = None, url: str = "") -> Watcher:
+    def make(
+        *upstreams: str, last_good: LastGood | None = None, url: str = "", policy_keys: str = ""
+    ) -> Watcher:
         changes: list[int] = []
         client = Client(url or scripted.url)
         watcher = Watcher(
-            settings(scripted.url, *upstreams),
+            structs.replace(settings(scripted.url, *upstreams), policy_keys=policy_keys),
             client,
             lambda: changes.append(1),
             last_good=last_good,
@@ -681,3 +689,135 @@ async def test_a_real_consul_wiped_and_restarted_loses_nothing(
     await until(lambda: "h3" in hosts(watcher), deadline_s=20)
     assert hosts(watcher) == ["h1", "h2", "h3"]
     assert watcher.policy == SLOW
+
+
+async def test_each_policy_that_cuts_is_counted_once_and_the_one_on_disk_not_at_all(
+    registry: Registry, start: Any, until: Any
+) -> None:
+    def cutting(generation: int, is_cutting: bool) -> Snapshot:
+        policy = Policy(defaults=ServicePolicy(timeouts=Timeouts(request_s=float(generation))))
+        return Snapshot(
+            generation=generation, trust_domain=TD, policy=policy, cut_denied=is_cutting
+        )
+
+    disk = msgspec.structs.replace(kept(), snapshot=cutting(9, True))
+    registry.publish(cutting(9, True))
+    watcher = start("api", last_good=disk)
+    await until(lambda: watcher.policy_source == "consul")
+    assert (watcher.generation, watcher.cuts) == (9, 0)
+    for generation, is_cutting, cuts in ((10, True, 1), (11, False, 1), (12, True, 2)):
+        registry.publish(cutting(generation, is_cutting))
+        await until(lambda generation=generation: watcher.generation == generation)
+        assert watcher.cuts == cuts
+    registry.moved()
+    await until(lambda: len(registry.asked) > 6)
+    assert watcher.cuts == 2
+
+
+ONE, TWO = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
+
+
+def public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
+def write_keys(file: Path, *keys: Ed25519PrivateKey) -> None:
+    texts = tuple(encode_key(public(key)) for key in keys)
+    file.write_bytes(encode_readable(PolicyKeys(trust_domain=TD, keys=texts)))
+
+
+def signed(generation: int, policy: Policy = SLOW, key: Ed25519PrivateKey = ONE) -> bytes:
+    data = pack(Snapshot(generation=generation, trust_domain=TD, policy=policy))
+    return seal(Kind.POLICY, key_id(public(key)), key.sign(statement(Kind.POLICY, data)), data)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    file = tmp_path / "policy-keys.json"
+    write_keys(file, ONE)
+    return file
+
+
+async def test_policy_that_has_to_be_signed_is_unknown_until_one_that_is_arrives(
+    registry: Registry, start: Any, until: Any, keys: Path
+) -> None:
+    watcher = start("api", policy_keys=str(keys))
+    await asyncio.wait_for(watcher.first_answers.wait(), 5)
+    assert (watcher.policy, watcher.generation) == (None, 0)
+    registry.publish(Snapshot(generation=4, trust_domain=TD, policy=Policy()))
+    await until(lambda: "not signed" in watcher.refused)
+    assert watcher.policy is None
+    registry.publish(signed(5))
+    await until(lambda: watcher.generation == 5)
+    assert (watcher.policy, watcher.refused, watcher.policy_source) == (SLOW, "", "consul")
+
+
+async def test_no_registry_can_take_a_verified_policy_back(
+    registry: Registry, start: Any, until: Any, keys: Path
+) -> None:
+    watcher = start("api", policy_keys=str(keys))
+    registry.publish(signed(5))
+    await until(lambda: watcher.generation == 5)
+    for published, reason in (
+        (signed(4, Policy()), "older than 5"),
+        (signed(6, Policy(), TWO), "signed with the key"),
+        (signed(6, Policy()) + b"x", "signature is wrong"),
+        (Snapshot(generation=6, trust_domain=TD, policy=Policy()), "not signed"),
+    ):
+        registry.publish(published)
+        await until(lambda reason=reason: reason in watcher.refused)
+        assert (watcher.generation, watcher.policy) == (5, SLOW)
+    registry.publish(signed(2))  # the same, after a wipe
+    await until(lambda: not watcher.refused)
+    assert watcher.generation == 5
+    registry.publish(signed(4, Policy()))
+    await until(lambda: "older than 5" in watcher.refused)
+
+
+async def test_the_policy_on_disk_is_in_force_and_the_least_that_is_taken(
+    registry: Registry, start: Any, until: Any, keys: Path
+) -> None:
+    registry.publish(signed(8, Policy()))
+    watcher = start("api", last_good=kept(), policy_keys=str(keys))
+    await until(lambda: "older than 9" in watcher.refused)
+    assert (watcher.generation, watcher.policy) == (9, SLOW)
+
+
+async def test_new_keys_are_in_force_with_the_reload_also_for_what_was_refused(
+    registry: Registry, start: Any, until: Any, keys: Path
+) -> None:
+    watcher = start("api", policy_keys=str(keys))
+    registry.publish(signed(5, key=TWO))
+    await until(lambda: key_id(public(TWO)) in watcher.refused)
+    write_keys(keys, ONE, TWO)
+    watcher.reload_keys()
+    assert watcher.policy_keys == tuple(sorted((key_id(public(ONE)), key_id(public(TWO)))))
+    await until(lambda: watcher.generation == 5)
+    assert watcher.refused == ""
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+async def test_keys_that_cannot_be_read_leave_the_ones_in_force(
+    registry: Registry, start: Any, until: Any, keys: Path, content: bytes | None
+) -> None:
+    watcher = start("api", policy_keys=str(keys))
+    if content is None:
+        keys.unlink()
+    else:
+        keys.write_bytes(content)
+    watcher.reload_keys()
+    registry.publish(signed(5))
+    await until(lambda: watcher.generation == 5)
+
+
+async def test_without_any_key_nothing_is_believed_and_a_reload_mends_it(
+    registry: Registry, start: Any, until: Any, keys: Path
+) -> None:
+    keys.unlink()
+    registry.publish(signed(5))
+    watcher = start("api", policy_keys=str(keys))
+    await until(lambda: "no policy keys" in watcher.refused)
+    assert (watcher.policy, watcher.policy_keys) == (None, ())
+    write_keys(keys, ONE)
+    watcher.reload_keys()
+    await until(lambda: watcher.generation == 5)

@@ -19,10 +19,13 @@ from typing import Any
 
 import pytest
 
+from proxy.model.authorization import Intention
 from proxy.model.codec import decode, encode
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName, server_name
+from proxy.model.observed import Observed
 from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
+from proxy.model.recent import SeenRequests
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
 from proxy.model.status import ProxyStatus
 from proxy.net.store import FILE_NAME, LastGood
@@ -87,7 +90,7 @@ class Client:
     async def open(self) -> None:
         self._reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
 
-    async def get(self, path: str = "/", deadline_s: float = 10.0) -> int:
+    async def get(self, path: str = "/", deadline_s: float = 10.0, request_id: str = "") -> int:
         """The status; 0: the connection ended instead."""
         try:
             async with asyncio.timeout(deadline_s):
@@ -95,7 +98,8 @@ class Client:
                     await self.open()
                 assert self._reader is not None
                 assert self.writer is not None
-                self.writer.write(f"GET {path} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
+                more = f"X-Request-Id: {request_id}\r\n" if request_id else ""
+                self.writer.write(f"GET {path} HTTP/1.1\r\nHost: api\r\n{more}\r\n".encode())
                 head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
                 await self._reader.readexactly(length)
@@ -247,7 +251,7 @@ async def make(mesh_pki: Any, free_ports: Any, tmp_path: Path, app: App) -> Asyn
     async def start(
         *, workers: int = 3, consul: str = "http://127.0.0.1:1", is_started: bool = True
     ) -> Proxy:
-        admin, inbound, upstream = free_ports(3)
+        admin, inbound, upstream, plaintext = free_ports(4)
         for service in (API, WEB):
             mesh_pki.issue(service)
         settings = Settings(
@@ -271,6 +275,7 @@ async def make(mesh_pki: Any, free_ports: Any, tmp_path: Path, app: App) -> Asyn
                     app=Address(host="127.0.0.1", port=app.port),
                     health=HealthCheck(interval_s=1.0),
                     allow=(WEB,),
+                    plaintext=Address(host="127.0.0.1", port=plaintext) if service == API else None,
                     upstreams=(
                         Upstream(
                             service=API,
@@ -556,3 +561,98 @@ async def test_a_policy_is_acknowledged_when_every_worker_runs_it(
     assert (await proxy.status()).generation == 3
     clients = await proxy.connect(24)
     assert set(await asyncio.gather(*(client.get("/slow") for client in clients))) == {504}
+
+
+_ALL = Intention(name="all", allow=("*",))
+
+
+@pytest.mark.parametrize("consul", ["embedded"], indirect=True)
+async def test_a_policy_that_cuts_does_so_in_every_worker(
+    make: Make, consul: Any, app: App
+) -> None:
+    proxy = await make(consul=consul.url, is_started=False)
+
+    async def publish(generation: int, deny: str, *, cut_denied: bool) -> None:
+        closed = Intention(name="closed", deny=(deny,))
+        policy = Policy(services={API: ServicePolicy(intentions=(_ALL, closed))})
+        snapshot = Snapshot(
+            generation=generation,
+            trust_domain=proxy.settings.trust_domain,
+            policy=policy,
+            cut_denied=cut_denied,
+        )
+        path = "/v1/kv/meshctl/snapshot"
+        await asyncio.to_thread(consul.call, "PUT", path, encode(snapshot))
+        async with asyncio.timeout(15):
+            while (await proxy.status()).generation != generation:
+                await asyncio.sleep(0.02)
+
+    proxy.start()
+    await proxy.ready()
+    await publish(2, "other", cut_denied=True)
+    await proxy.alive(3)
+    clients = await proxy.connect(24)
+    asked = [asyncio.ensure_future(client.get("/slow")) for client in clients]
+    async with asyncio.timeout(10):
+        while app.waiting < 24:
+            await asyncio.sleep(0.01)
+    await publish(3, "web", cut_denied=False)
+    assert not any(each.done() for each in asked)
+    await publish(4, "*", cut_denied=True)
+    assert await asyncio.gather(*asked) == [403] * 24
+    denied = {"source_workload": "web", "policy": "api/closed"}
+    assert await proxy.count("mesh_authorization_denials_total", **denied) == 24
+
+
+async def test_a_request_is_found_whichever_worker_served_it(make: Make) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    clients = await proxy.connect(30)
+    for number, client in enumerate(clients):
+        assert client.writer is not None
+        assert await client.get(f"/?n={number}", request_id=f"r-{number}") == 200
+    for number in range(len(clients)):
+        status, body = await proxy.ask(f"GET /requests/r-{number}")
+        found = decode(body, SeenRequests).requests
+        assert status == 200
+        assert {(each.id, each.path) for each in found} == {(f"r-{number}", "/")}
+        assert sorted(each.side for each in found) == ["destination", "source"]
+    newest = decode((await proxy.ask("GET /requests"))[1], SeenRequests).requests
+    assert len(newest) == 60
+    assert [each.ended_at for each in newest] == sorted(
+        (each.ended_at for each in newest), reverse=True
+    )
+
+
+async def test_calls_are_looked_at_in_every_worker_and_told_as_one(make: Make) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    clients = await proxy.connect(30)
+    assert [await client.get("/users/1") for client in clients] == [200] * 30
+    assert decode((await proxy.ask("GET /observed"))[1], Observed) == Observed()
+    for wrong in ("POST /observe", "POST /observe/soon", "POST /observe/-1", "POST /observe/9999"):
+        assert (await proxy.ask(wrong))[0] == 400
+    assert (await proxy.ask("GET /observe/60"))[0] == 405
+    assert (await proxy.ask("POST /observe/60"))[0] == 200
+    for number, client in enumerate(clients):
+        assert await client.get(f"/users/{number}") == 200
+    told = decode((await proxy.ask("GET /observed"))[1], Observed)
+    assert told.left_s > 0
+    (call,) = told.calls
+    assert (call.caller, call.service, call.path) == (WEB, API, "/users/*")
+    assert call.allowed == 30
+    assert (await proxy.ask("POST /observe/0"))[0] == 200
+    assert await clients[0].get("/users/1") == 200
+    assert decode((await proxy.ask("GET /observed"))[1], Observed) == Observed()
+
+
+async def test_plaintext_callers_are_refused_by_every_worker_and_told_as_one(make: Make) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    address = proxy.settings.workloads[1].plaintext
+    assert address is not None
+    clients = [Client(address.port) for _ in range(24)]
+    proxy.clients += clients
+    assert [await client.get() for client in clients] == [403] * 24
+    (told,) = decode((await proxy.ask("GET /plaintext"))[1], Observed).plaintext
+    assert (told.service, told.source, told.count) == (API, "127.0.0.1", 24)

@@ -12,6 +12,7 @@ import pytest
 from proxy.core import soundness
 from proxy.core.soundness import resilience, routing
 from proxy.core.soundness.numbers import RANGES, Range
+from proxy.model.authorization import Intention, TokenProvider, TokenRule
 from proxy.model.codec import decode
 from proxy.model.names import ServiceName
 from proxy.model.policy import (
@@ -70,6 +71,71 @@ def texts(**conditions: Any) -> Policy:
 
 def request_headers(**changes: Any) -> Policy:
     return routed(request_headers=HeaderChanges(**changes))
+
+
+def tokens(**changes: Any) -> Policy:
+    given = {"issuer": "i", "audiences": ("a",), "jwks_file": "/keys.json"} | changes
+    return Policy(tokens={"users": TokenProvider(**given)})
+
+
+def asking(provider: str = "users", **changes: Any) -> Policy:
+    """A service that asks for a token of the only provider."""
+    rule = TokenRule(provider=provider, claims=changes.pop("claims", {}))
+    intention = Intention(**({"name": "t", "allow": ("web",), "token": rule} | changes))
+    own = ServicePolicy(intentions=(intention,))
+    return Policy(services={API: own, WEB: ServicePolicy()}, tokens=tokens().tokens)
+
+
+@pytest.mark.parametrize(
+    ("policy", "path", "word"),
+    [
+        (tokens(audiences=()), "tokens.users.audiences", "anybody"),
+        (tokens(issuer=""), "tokens.users.issuer", "no place"),
+        (tokens(issuer="a\nb"), "tokens.users.issuer", "no place"),
+        (tokens(jwks_file=""), "tokens.users", "no keys"),
+        (tokens(jwks_url="https://x/"), "tokens.users", "twice"),
+        (tokens(jwks_file="keys.json"), "tokens.users.jwks_file", "absolute"),
+        *(
+            (tokens(jwks_file="", jwks_url=url), "tokens.users.jwks_url", "cannot be fetched")
+            for url in (
+                *("http://keys.example.com/", "http://10.0.0.1/", "ftp://localhost/", "https:///x"),
+                *("https://me:secret@keys.example.com/", "https://a b/", "https://a:99999/"),
+                *("https://a/\r\nx: y", "http://127.0.0.1.example.com/", "file:///etc/passwd"),
+            )
+        ),
+        (tokens(algorithms=("none",)), "tokens.users.algorithms[0]", "not possible"),
+        (tokens(algorithms=("RS256", "HS256")), "tokens.users.algorithms[1]", "not possible"),
+        (tokens(algorithms=()), "tokens.users.algorithms", "could be signed"),
+        (tokens(header="X-Token"), "tokens.users.header", "not the name"),
+        (tokens(header="x-mesh-flag"), "tokens.users.header", "by the mesh alone"),
+        (asking("guests"), "services.api.intentions[0].token.provider", "not one of tokens"),
+        (asking(allow=(), deny=("web",)), "services.api.intentions[0].token", "denies"),
+        (
+            asking(claims={"a": TextMatch()}),
+            "services.api.intentions[0].token.claims.a",
+            "no condition",
+        ),
+    ],
+)
+def test_what_is_wrong_with_tokens_is_said(policy: Policy, path: str, word: str) -> None:
+    found = soundness.check(policy)
+    assert [each.path for each in found] == [path]
+    assert word in found[0].message
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        tokens(),
+        tokens(jwks_file="", jwks_url="https://login.example.com:8443/keys?v=2"),
+        tokens(jwks_file="", jwks_url="http://[::1]:9000/keys"),
+        tokens(header="x-token", algorithms=("PS256",), leeway_s=0.0),
+        asking(claims={"realm.roles": TextMatch(exact="admin"), "x": TextMatch(present=False)}),
+        asking(is_audit=True),
+    ],
+)
+def test_tokens_that_are_sound(policy: Policy) -> None:
+    assert soundness.check(policy) == ()
 
 
 def fault(**changes: Any) -> Policy:
@@ -502,6 +568,8 @@ def _with(struct: type, field: str, value: float) -> Policy:
             return routed(respond=DirectResponse(**given))
         case _ if struct is Mirror:
             return routed(mirror=Mirror(subset="v1", **given))
+        case _ if struct is TokenProvider:
+            return tokens(**given)
         case _:
             key = {
                 "Balancing": "balancing",
@@ -534,7 +602,7 @@ def test_every_number_of_the_model_has_a_range() -> None:
             below(inner, seen)
 
     found: set[type] = set()
-    below(ServicePolicy, found)
+    below(Policy, found)
     assert len(found) > 20
     numbers = {
         (struct, field.name)

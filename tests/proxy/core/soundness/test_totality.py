@@ -6,7 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.core import soundness
+from proxy.core.authorization import Authorizer
 from proxy.core.routing import compile_match, compile_routes
+from proxy.model.authorization import Intention
 from proxy.model.names import ServiceName
 from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot
 from proxy.model.routing import (
@@ -90,3 +92,44 @@ def test_a_single_match_is_sound_or_refused_never_an_error(match: Match) -> None
     policy = Policy(services={API: ServicePolicy(routes=(Route(name="a", match=match),))})
     if not soundness.check(policy):
         compile_match(match)
+
+
+_PIECES = ("[^a]", "[a-f0-9]", "\\x2e", "[f-k]|/", "x")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(_PIECES),
+    st.integers(1, 1000),
+    st.integers(1, 255),
+    st.booleans(),
+    st.sampled_from(["allow", "deny"]),
+)
+def test_a_sound_intention_compiles_in_the_form_in_which_it_is_enforced(
+    piece: str, times: int, length: int, is_repeated: bool, kind: str
+) -> None:
+    pattern = f"/(?:{piece}){{{times}}}" if is_repeated else "/" + piece * length
+    match = Match(path=PathMatch(regex=pattern))
+    intention = Intention(name="one", **{kind: ("web",)}, match=match)
+    policy = Policy(services={API: ServicePolicy(intentions=(intention,))})
+    if not soundness.check(policy):
+        assert Authorizer(API, (ServiceName("web"),), (intention,)).of(ServiceName("web"))
+
+
+def test_what_is_too_large_in_any_case_of_its_letters_is_refused_where_it_denies() -> None:
+    match = Match(path=PathMatch(regex="/[^a]{490}"))
+    found = {
+        kind: soundness.check(
+            Policy(
+                services={
+                    API: ServicePolicy(
+                        intentions=(Intention(name="one", **{kind: ("web",)}, match=match),)
+                    )
+                }
+            )
+        )
+        for kind in ("allow", "deny")
+    }
+    assert found["allow"] == ()
+    (finding,) = found["deny"]
+    assert finding.path == "services.api.intentions[0].match.path.regex"
