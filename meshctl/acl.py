@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from proxy.model.codec import encode
 from proxy.model.names import HostName, ServiceName
-from proxy.model.registration import SERVICE_PREFIX, SNAPSHOT_KEY, service_name
+from proxy.model.registration import SERVICE_PREFIX, SNAPSHOT_KEY, catalogue_name
 
 POLICY_PREFIX = "meshctl-"
 """Of the names of our policies; others in the same Consul are left alone."""
-TOKEN_MARK = "meshctl: "
+TOKEN_MARK = "meshctl: "  # noqa: S105 - a description
 """What the descriptions of our tokens begin with."""
 KEY_PREFIX = "meshctl/"
 """Below it is all that the mesh keeps in Consul's store."""
@@ -83,9 +83,7 @@ def digest(grants: Collection[Grant]) -> str:
     return hashlib.sha256(encode(entries)).hexdigest()
 
 
-def _hosts(
-    acl: Acl, services: Mapping[HostName, Collection[ServiceName]]
-) -> Iterator[Grant]:
+def _hosts(acl: Acl, services: Mapping[HostName, Collection[ServiceName]]) -> Iterator[Grant]:
     for host, tokens in sorted(acl.hosts.items()):
         yield Grant(
             name=f"{POLICY_PREFIX}agent-{host}",
@@ -123,7 +121,8 @@ def agent_rules(host: HostName) -> str:
 
 def proxy_rules(services: Collection[ServiceName]) -> str:
     """Reads the policy but no other key, and writes no service but the host's own."""
-    own = "".join(_rule("service", service_name(service), "write") for service in sorted(services))
+    names = [catalogue_name(service) for service in sorted(services)]
+    own = "".join(_rule("service", name, "write") for name in names)
     return (
         own
         + _rule("service_prefix", SERVICE_PREFIX, "read")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import jinja2
 
+from meshctl.acl import Acl
 from meshctl.inventory.model import Host, Inventory, Role, Service
 from meshctl.layout import (
     CONSUL_UNIT,
@@ -224,6 +225,7 @@ class ManagedConsul:
     sha256: str
     size: int
     gossip_key: str = field(repr=False)
+    acl: Acl
 
 
 def consul_binary(consul: ManagedConsul, layout: Layout) -> str:
@@ -236,9 +238,12 @@ def consul_servers(inventory: Inventory) -> tuple[Host, ...]:
 
 
 def consul_files(
-    inventory: Inventory, host: Host, consul: ManagedConsul
+    inventory: Inventory, host: Host, consul: ManagedConsul, *, is_enforced: bool = True
 ) -> tuple[RenderedFile, ...]:
-    """``consul.json`` and the unit, valid for Consul 1.8 and for the current version alike."""
+    """``consul.json`` and the unit, valid for Consul 1.8 and for the current version alike.
+
+    ``is_enforced``: who has no token may do nothing.
+    """
     layout = Layout(host.root)
     servers = consul_servers(inventory)
     is_server = host in servers
@@ -266,6 +271,19 @@ def consul_files(
         # The default of 5 takes up to 10 s to notice a dead leader; 1, for dedicated machines,
         # elects anew when a shared one pauses.
         "performance": {"raft_multiplier": 2},
+        "acl": {
+            "enabled": True,
+            "default_policy": "deny" if is_enforced else "allow",
+            # While no server answers, what is known of a token goes on.
+            "down_policy": "extend-cache",
+            # A service that is new on a host may be registered after this time; the default is
+            # 30 s. Each agent asks once in it for its two tokens.
+            "policy_ttl": "5s",
+            "token_ttl": "5s",
+            # This file is where the token comes from, always.
+            "enable_token_persistence": False,
+            "tokens": {"agent": consul.acl.hosts[host.name].agent.secret},
+        },
     }
     if is_server:
         config["bootstrap_expect"] = len(servers)
@@ -290,6 +308,18 @@ def consul_files(
             is_secret=True,
         ),
         RenderedFile(path=f"{layout.units}/{CONSUL_UNIT}", content=unit.encode()),
+    )
+
+
+def consul_token(host: Host, consul: ManagedConsul) -> RenderedFile:
+    """What the proxy shows to its agent; on a host without a proxy only root reads it."""
+    has_proxy = bool(host.services) or Role.WORKLOAD in host.roles
+    return RenderedFile(
+        path=Layout(host.root).consul_token,
+        content=consul.acl.hosts[host.name].proxy.secret.encode() + b"\n",
+        mode=0o640,
+        group=PROXY_USER if has_proxy else "root",
+        is_secret=True,
     )
 
 

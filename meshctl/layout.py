@@ -69,6 +69,11 @@ class Layout:
         return f"{self.root}/etc/meshctl"
 
     @property
+    def consul_token(self) -> str:
+        """What the proxy shows to a managed Consul."""
+        return f"{self.etc}/consul.token"
+
+    @property
     def state(self) -> str:
         return f"{self.root}/var/lib/meshctl"
 

@@ -248,6 +248,10 @@ def _host_findings(
         )
     elif not facts.seen.consul.leader and inventory.consul.mode is not ConsulMode.EMBEDDED:
         yield problem(name, "its Consul agent knows no leader", "are the control hosts running?")
+    elif facts.seen.consul.is_denied:
+        where = inventory.consul.token_file or "consul.token_file is not set"
+        todo = "meshctl deploy" if managed else "give it the rights that docs/consul.md lists"
+        yield problem(name, f"Consul does not let its proxy read the policy ({where})", todo)
     if not carries_proxy(host):
         return
     if not facts.seen.current:

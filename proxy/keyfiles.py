@@ -7,7 +7,8 @@ way, ``pending/key.pem``. Standard library only.
 
 import fcntl
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +29,30 @@ def read(path: Path) -> bytes:
     if len(data) > MAX_PEM_BYTES:
         raise Refused(f"{path} is larger than {MAX_PEM_BYTES} bytes")
     return data
+
+
+def read_chain() -> bytes:
+    """From standard input. Raises Refused when there is more than any chain needs."""
+    chain = sys.stdin.buffer.read(MAX_PEM_BYTES + 1)
+    if len(chain) > MAX_PEM_BYTES:
+        raise Refused(f"the chain is larger than {MAX_PEM_BYTES} bytes")
+    return chain
+
+
+def told(work: Callable[[], bytes], state_dir: Path) -> int:
+    """The exit code of a command: what ``work`` gives goes to standard output, or one sentence
+    that says what was in the way to standard error."""
+    os.umask(0o077)
+    try:
+        sys.stdout.buffer.write(work())
+        sys.stdout.buffer.flush()
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.filename or state_dir}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def put_in_force(directory: Path, target: Path, key: bytes, chain: bytes) -> None:

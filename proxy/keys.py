@@ -12,7 +12,6 @@ Exit code 0, or 1 with one sentence on stderr.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from proxy import chains, keyfiles
-from proxy.keyfiles import CHAIN, CURRENT, KEY, MAX_PEM_BYTES, PENDING, Refused
+from proxy.keyfiles import CHAIN, CURRENT, KEY, PENDING, Refused
 from proxy.model.codec import Value, encode
 from proxy.model.names import (
     InvalidName,
@@ -203,17 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "install":
             command.add_argument("--trust-bundle", type=Path, required=True)
     chosen = parser.parse_args(argv)
-    os.umask(0o077)
-    try:
-        sys.stdout.buffer.write(_run(chosen))
-        sys.stdout.buffer.flush()
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{error.filename or chosen.state_dir}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    return keyfiles.told(lambda: _run(chosen), chosen.state_dir)
 
 
 def _run(chosen: argparse.Namespace) -> bytes:
@@ -225,9 +214,7 @@ def _run(chosen: argparse.Namespace) -> bytes:
         case "request":
             return request(chosen.state_dir, chosen.service, chosen.trust_domain)
         case "install":
-            chain = sys.stdin.buffer.read(MAX_PEM_BYTES + 1)
-            if len(chain) > MAX_PEM_BYTES:
-                raise Refused(f"the chain is larger than {MAX_PEM_BYTES} bytes")
+            chain = keyfiles.read_chain()
             status = install(
                 chosen.state_dir,
                 chosen.service,

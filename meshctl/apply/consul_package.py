@@ -4,13 +4,16 @@ import base64
 import hashlib
 import secrets
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 from meshctl import durable
+from meshctl.apply.consul_tokens import ConsulTokens
 from meshctl.artifacts import ManagedConsul
 from meshctl.errors import MeshError, Refused, StateCorrupt
 from meshctl.inventory.model import ConsulBinary
 from meshctl.state import StateDir
+from proxy.model.names import HostName
 
 GOSSIP_KEY = "gossip.key"
 _KEY_BYTES = 32
@@ -20,8 +23,11 @@ _MAX_BYTES = 512 * 1024 * 1024
 """Consul is 100 to 200 MB."""
 
 
-def resolve(package: ConsulBinary, state: StateDir) -> ManagedConsul:
-    """Blocking. Raises Refused when the archive is not the one with the given hash."""
+def resolve(package: ConsulBinary, state: StateDir, hosts: Collection[HostName]) -> ManagedConsul:
+    """Blocking. ``hosts``: all of the mesh.
+
+    Raises Refused when the archive is not the one with the given hash.
+    """
     binary = package.binary
     if binary is None:
         assert package.archive is not None, "the inventory has exactly one of the two"
@@ -33,7 +39,13 @@ def resolve(package: ConsulBinary, state: StateDir) -> ManagedConsul:
                 f"{binary} is not a program for Linux",
                 hint="correct consul.package in the inventory",
             )
-    return ManagedConsul(binary=binary, sha256=sha256, size=size, gossip_key=gossip_key(state))
+    return ManagedConsul(
+        binary=binary,
+        sha256=sha256,
+        size=size,
+        gossip_key=gossip_key(state),
+        acl=ConsulTokens.of(state).read(hosts),
+    )
 
 
 def gossip_key(state: StateDir) -> str:

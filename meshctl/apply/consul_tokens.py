@@ -79,6 +79,14 @@ class ConsulTokens:
                     with durable.translated(path, "removed"):
                         path.unlink(missing_ok=True)
 
+    def forget_all(self) -> None:
+        """The cluster is gone, and its data with it."""
+        self.forget_others(())
+        for name in (OPERATOR_FILE, _MANAGEMENT_FILE, _APPLIED_FILE, _ENFORCED_FILE):
+            path = self.folder / name
+            with durable.translated(path, "removed"):
+                path.unlink(missing_ok=True)
+
     def _token(self, name: str) -> Token:
         text = self._text(name)
         if not text:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from meshctl.apply.consul_acl import ConsulAcl
 from meshctl.apply.issue import Issuance
 from meshctl.apply.observer import Observer
 from meshctl.inventory.model import Host, Inventory
@@ -41,6 +42,8 @@ class Means:
     """Hosts whose signer was certified before."""
     owner: str
     start_registry: Callable[[], Awaitable[None]]
+    consul_acl: ConsulAcl | None = None
+    """Set where Consul is managed."""
     publish: Callable[[Policy, HostName], Awaitable[int]]
     """Through that host's agent; returns the generation that is published now."""
     now: Callable[[], datetime]

@@ -1,7 +1,9 @@
 """The steps that are not a host's: what is published to all proxies, and their answer to it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from meshctl.apply.means import Means
 from meshctl.apply.report import MeshStepReport
@@ -45,6 +47,31 @@ async def publish(
     )
     done = MeshStepReport(action=step.action, title=step.title, note=f"generation {generation}")
     return done, warnings
+
+
+async def change_access(step: Step, means: Means) -> tuple[MeshStepReport, MeshError | None]:
+    """Of a managed Consul; with the error, if it could not be done."""
+    acl = means.consul_acl
+    assert acl is not None, "planned for a managed Consul only"
+    failure: MeshError | None = None
+    means.observer.step_began(step)
+    began = time.monotonic()
+    try:
+        match step.payload:
+            case model.SetUpAccess(grants=grants, tokens=tokens, is_fresh=is_fresh):
+                await acl.establish(grants, tokens, is_fresh=is_fresh)
+            case model.TrimAccess(grants=grants, hosts=hosts):
+                await acl.trim(grants, hosts)
+            case _:
+                raise AssertionError("the caller chose the step")
+    except MeshError as error:
+        failure = error
+    means.observer.step_ended(step, time.monotonic() - began)
+    done = MeshStepReport(action=step.action, title=step.title)
+    if failure is not None:
+        hint = failure.hint or "run the same command again"
+        done = replace(done, error=str(failure), hint=hint)
+    return done, failure
 
 
 async def acknowledged(

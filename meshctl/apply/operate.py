@@ -58,7 +58,7 @@ class Remote:
         if done.exit_status != 0:
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
             raise RemoteFailure(
-                f"`{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}` failed on {self.host.name}",
+                f"`{_shown(argv)}` failed on {self.host.name}",
                 output=said,
             )
         return done.stdout
@@ -74,6 +74,14 @@ def file_argument(host: Host, file: RenderedFile) -> dict[str, Any]:
         "owner": file.owner if is_owned else "",
         "group": file.group if is_owned else "",
     }
+
+
+def _shown(argv: tuple[str, ...]) -> str:
+    """What was run, without its options: ``proxy.keys request``."""
+    if "-m" in argv[:-1]:
+        module = argv.index("-m") + 1
+        return " ".join(word for word in argv[module : module + 2] if not word.startswith("-"))
+    return argv[0].rpartition("/")[2]
 
 
 def _read(host: HostName, operation: str, stdout: bytes, stderr: bytes) -> dict[str, Any]:

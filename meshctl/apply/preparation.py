@@ -132,7 +132,8 @@ def _managed_consul(inventory: Inventory, state: StateDir) -> ManagedConsul | No
         return None
     if inventory.consul.package is None:
         raise MeshError("consul.mode is managed, but consul.package does not say what to install")
-    return consul_package.resolve(inventory.consul.package, state)
+    hosts = [host.name for host in inventory.hosts]
+    return consul_package.resolve(inventory.consul.package, state, hosts)
 
 
 def _bundles(

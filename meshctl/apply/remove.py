@@ -102,6 +102,7 @@ async def _remove(
         proxy=proxy_supervisor(host),
         signer=signer_supervisor() if facts.seen.signer.is_there else None,
         consul=consul_supervisor() if has_units and _has_consul(inventory) else None,
+        consul_config=f"{layout.etc}/consul.json",
         api=authority(inventory.consul.address),
         token_file=inventory.consul.token_file,
         meta={META_HOST: host.name, META_TRUST_DOMAIN: trust_domain},

@@ -8,6 +8,7 @@ them.
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from meshctl.apply import mesh_steps
@@ -59,8 +60,12 @@ async def run(plan: Plan, means: Means) -> Report:
         await _phase(state, Phase.SIGNER)
         _warn_of_untold(state)
         await _phase(state, Phase.CONSUL)
-        await _await_leader(state)
+        await _await_leader(state, Phase.CONSUL)
+        await _set_up_access(state)
+        await _phase(state, Phase.AGENT)
+        await _await_leader(state, Phase.AGENT)
         await _phase(state, Phase.PROXY)
+        await _enforce(state)
     finally:
         await _unlock(state)
     for progress in state.hosts:
@@ -159,13 +164,16 @@ async def _remote(state: _Run, progress: _Progress) -> Remote:
     return progress.remote
 
 
-async def _await_leader(state: _Run) -> None:
+async def _await_leader(state: _Run, phase: Phase) -> None:
     """After Consul was started somewhere: the proxies are not started into a void."""
     started = [
         progress
         for progress in state.hosts
         if progress.remote is not None
-        and any(step.action is Action.START_CONSUL for step in progress.plan.steps)
+        and any(
+            step.action is Action.START_CONSUL and step.phase is phase
+            for step in progress.plan.steps
+        )
     ]
     good = next((progress for progress in started if progress.report is None), None)
     if good is None or state.means.stop.is_set():
@@ -183,18 +191,57 @@ async def _await_leader(state: _Run) -> None:
         state.mesh.append(
             MeshStepReport(action=Action.START_CONSUL, title=title, error=str(error), hint=hint)
         )
-        for progress in state.hosts:
-            if progress.report is None:
-                _end(
-                    state,
-                    progress,
-                    replace(
-                        _stopped_report(progress),
-                        outcome=Outcome.FAILED,
-                        error=f"not continued, because {error}",
-                        hint=hint,
-                    ),
-                )
+        _give_up(state, error, hint)
+
+
+async def _set_up_access(state: _Run) -> None:
+    """An agent that starts with a token, and a proxy that shows one, find it known."""
+    for step in state.plan.between:
+        if state.means.stop.is_set():
+            return
+        done, error = await mesh_steps.change_access(step, state.means)
+        state.mesh.append(done)
+        if error is not None:
+            # The others' agents and proxies have tokens, and can be repaired with Consul gone.
+            _give_up(state, error, done.hint, to_come=(Phase.AGENT, Phase.ENFORCE))
+
+
+async def _enforce(state: _Run) -> None:
+    """Only if nobody would be locked out: every host came through, its proxy with its token."""
+    if not any(step.phase is Phase.ENFORCE for host in state.plan.hosts for step in host.steps):
+        return
+    is_complete = all(
+        progress.report is None or progress.report.outcome is Outcome.UNCHANGED
+        for progress in state.hosts
+    )
+    if state.means.stop.is_set() or not is_complete:
+        state.warnings.append(
+            "Consul still lets in who has no token, because not every host came through; deploy"
+            " again once they do"
+        )
+        return
+    acl = state.means.consul_acl
+    assert acl is not None, "planned for a managed Consul only"
+    acl.tokens.note_enforced()
+    await _phase(state, Phase.ENFORCE)
+
+
+def _give_up(
+    state: _Run, error: MeshError, hint: str, to_come: Collection[Phase] = tuple(Phase)
+) -> None:
+    """No host is worked on any more that has steps in these phases."""
+    for progress in state.hosts:
+        if progress.report is None and any(step.phase in to_come for step in progress.plan.steps):
+            _end(
+                state,
+                progress,
+                replace(
+                    _stopped_report(progress),
+                    outcome=Outcome.FAILED,
+                    error=f"not continued, because {error}",
+                    hint=hint,
+                ),
+            )
 
 
 async def _unlock(state: _Run) -> None:
@@ -216,7 +263,12 @@ async def _after(state: _Run) -> None:
         if report is not None and report.outcome in (Outcome.DONE, Outcome.UNCHANGED)
     ]
     for step in state.plan.after:
-        assert isinstance(step.payload, model.Publish), "the only step that follows the hosts"
+        if isinstance(step.payload, model.TrimAccess):
+            if _may_trim(state):
+                done, _ = await mesh_steps.change_access(step, state.means)
+                state.mesh.append(done)
+            continue
+        assert isinstance(step.payload, model.Publish), "the only other that follows the hosts"
         if not alive:
             state.mesh.append(
                 MeshStepReport(
@@ -232,6 +284,15 @@ async def _after(state: _Run) -> None:
         state.mesh.append(done)
         state.warnings.extend(warnings)
         state.means.observer.step_ended(step, 0.0)
+
+
+def _may_trim(state: _Run) -> bool:
+    """Not while a host may still work with what it had before, nor where that is all there is."""
+    good = (Outcome.DONE, Outcome.UNCHANGED, Outcome.SKIPPED)
+    is_set_up = not any(done.action is Action.SET_UP_ACCESS and done.error for done in state.mesh)
+    return is_set_up and all(
+        progress.report is not None and progress.report.outcome in good for progress in state.hosts
+    )
 
 
 def _end(state: _Run, progress: _Progress, report: HostReport) -> None:

@@ -113,7 +113,7 @@ async def perform(step: Step, remote: Remote, means: Means) -> None:
                     layout.consul_dir: binaries,
                 },
             )
-        case model.StartRegistry() | model.Publish():
+        case model.StartRegistry() | model.Publish() | model.SetUpAccess() | model.TrimAccess():
             raise AssertionError("a step of the mesh is not done on a host")
         case _ as never:
             assert_never(never)

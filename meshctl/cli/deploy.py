@@ -12,6 +12,8 @@ import typer
 
 from meshctl.apply import registry
 from meshctl.apply.consul_access import open_consul
+from meshctl.apply.consul_acl import ConsulAcl
+from meshctl.apply.consul_tokens import ConsulTokens
 from meshctl.apply.means import Means
 from meshctl.apply.preparation import Mesh, prepare
 from meshctl.apply.report import Outcome, Report
@@ -35,7 +37,7 @@ from meshctl.cli.progress import observer
 from meshctl.durations import show
 from meshctl.errors import Exit, InvalidInput
 from meshctl.inventory.files import missing_files
-from meshctl.inventory.model import Inventory, SignerMode
+from meshctl.inventory.model import ConsulMode, Inventory, SignerMode
 from meshctl.pki.authority import Issuer
 from meshctl.pki.passphrase import Source, once, source
 from meshctl.pki.signers import SignerCertificates
@@ -225,6 +227,11 @@ async def _apply(
             certified=frozenset(kept.read()),
             owner=mesh.owner,
             start_registry=lambda: registry.start(mesh.state, consul.address, consul.datacenter),
+            consul_acl=(
+                ConsulAcl(mesh.inventory, connector, ConsulTokens.of(mesh.state))
+                if consul.mode is ConsulMode.MANAGED
+                else None
+            ),
             publish=publish,
             now=lambda: datetime.now(UTC),
             observer=watching,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from meshctl.apply.consul_access import with_operator_token
 from meshctl.cli.console import Output
 from meshctl.errors import InvalidInput
 from meshctl.inventory.model import Host, Inventory, Service
@@ -90,7 +91,8 @@ def open_mesh(inventory_file: Path, state: Path | None) -> Mesh:
             [Violation(path="", message=f"cannot be read: {reason_of(error)}")],
             hint="name the inventory with -i FILE, or make a mesh here: meshctl init",
         ) from error
-    return Mesh(parse(text, source), StateDir.open(state or source.parent / ".meshctl"))
+    opened = StateDir.open(state or source.parent / ".meshctl")
+    return Mesh(with_operator_token(parse(text, source), opened), opened)
 
 
 def reason_of(error: Exception) -> str:

@@ -21,6 +21,8 @@ def show_plan(plan: Plan) -> None:
     """On standard output: it is what was asked for."""
     if plan.before:
         _show_mesh("first", plan.before)
+    if plan.between:
+        _show_mesh("once Consul's servers run", plan.between)
     for host in plan.hosts:
         if host.verdict is not Verdict.SKIPPED or host.steps:
             _show_host(host)

@@ -8,6 +8,8 @@ import typer
 from rich.markup import escape
 
 from meshctl.apply import registry
+from meshctl.apply.consul_acl import ConsulAcl
+from meshctl.apply.consul_tokens import ConsulTokens
 from meshctl.apply.preparation import owner_of
 from meshctl.apply.remove import Removal, remove
 from meshctl.apply.signers import tell_all
@@ -24,7 +26,7 @@ from meshctl.cli.options import (
     open_mesh,
     selected_hosts,
 )
-from meshctl.errors import Exit
+from meshctl.errors import Exit, MeshError
 from meshctl.inventory.model import ConsulMode, Host
 from meshctl.pki.signers import SignerCertificates
 from meshctl.pki.store import FOLDER
@@ -91,6 +93,7 @@ async def _uninstall(mesh: Mesh, hosts: tuple[Host, ...], parallel: int) -> tupl
             mesh.state.write_record(DeployRecord(hosts=left))
         if gone:
             await _tell_signers(mesh, gone, DeployRecord(hosts=left), connector)
+            await _forget_access(mesh, gone, DeployRecord(hosts=left), connector)
     finally:
         await connector.close()
     return removals
@@ -112,6 +115,22 @@ async def _tell_signers(
     failed = await tell_all(mesh.inventory, staying, record, connector, owner=owner_of(mesh.state))
     for name, error in failed.items():
         console.warn(untold(name, str(error)), hint=error.hint)
+
+
+async def _forget_access(
+    mesh: Mesh, gone: set[HostName], record: DeployRecord, connector: Connections
+) -> None:
+    """Whoever copied the tokens of a host has nothing of them."""
+    if mesh.inventory.consul.mode is not ConsulMode.MANAGED:
+        return
+    acl = ConsulAcl(mesh.inventory, connector, ConsulTokens.of(mesh.state))
+    try:
+        await acl.forget(gone, record)
+    except MeshError as error:
+        console.warn(
+            f"the tokens for Consul of {', '.join(sorted(gone))} are still good: {error}",
+            hint="take the host out of the inventory and run meshctl deploy",
+        )
 
 
 def _show(removal: Removal) -> None:

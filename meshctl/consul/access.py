@@ -2,10 +2,11 @@
 
 import json
 import re
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 from meshctl.acl import Grant, Token
 from meshctl.consul.client import Connection
@@ -13,6 +14,8 @@ from meshctl.errors import RemoteFailure
 
 _RESET_INDEX = re.compile(r"reset index: (\d+)")
 """Consul's own words since 1.4; its documented way to learn the index."""
+
+T = TypeVar("T")
 
 
 class NotReady(RemoteFailure):
@@ -65,9 +68,10 @@ class AccessEdge:
         """The first token, which may do everything. Raises Spent the second time, NotReady."""
         status, text = await self._call("PUT", "/v1/acl/bootstrap")
         if status == 200:
-            return Token(str(self._parsed(text)["SecretID"]))
+            return self._read(text, lambda answer: Token(str(uuid.UUID(answer["SecretID"]))))
+        # 403, or 500 where a reset file of an earlier time says another index.
         again = _RESET_INDEX.search(text)
-        if status == 403 and again is not None:
+        if again is not None:
             raise Spent("Consul has a management token already", reset_index=int(again.group(1)))
         raise _not_ready(status, text)
 
@@ -75,33 +79,21 @@ class AccessEdge:
         """None: Consul does not know the token."""
         status, text = await self._call("GET", "/v1/acl/token/self")
         if status == 200:
-            return str(self._parsed(text)["AccessorID"])
+            return self._read(text, lambda answer: str(uuid.UUID(answer["AccessorID"])))
         if status == 403:
             return None
         raise _not_ready(status, text)
 
     async def policies(self) -> dict[str, PolicyStub]:
         """By name."""
-        return {
-            entry["Name"]: PolicyStub(
-                id=entry["ID"], name=entry["Name"], description=entry.get("Description") or ""
-            )
-            for entry in await self._get("/v1/acl/policies")
-        }
+        return {policy.name: policy for policy in await self._list("/v1/acl/policies", _policy)}
 
     async def tokens(self) -> tuple[TokenStub, ...]:
-        return tuple(
-            TokenStub(
-                accessor=entry["AccessorID"],
-                description=entry.get("Description") or "",
-                policies=tuple(link["Name"] for link in entry.get("Policies") or ()),
-            )
-            for entry in await self._get("/v1/acl/tokens")
-        )
+        return tuple(await self._list("/v1/acl/tokens", _token))
 
     async def put_policy(self, grant: Grant, known: PolicyStub | None) -> None:
         body = {"Name": grant.name, "Description": grant.mark, "Rules": grant.rules}
-        path = "/v1/acl/policy" if known is None else f"/v1/acl/policy/{quote(known.id, safe='')}"
+        path = "/v1/acl/policy" if known is None else f"/v1/acl/policy/{known.id}"
         await self._change("PUT", path, body)
 
     async def put_token(self, grant: Grant, *, is_known: bool, mark: str) -> None:
@@ -116,21 +108,20 @@ class AccessEdge:
             await self._change("PUT", "/v1/acl/token", {**body, "SecretID": grant.token.secret})
 
     async def delete_policy(self, policy: PolicyStub) -> None:
-        await self._change("DELETE", f"/v1/acl/policy/{quote(policy.id, safe='')}")
+        await self._change("DELETE", f"/v1/acl/policy/{policy.id}")
 
     async def delete_token(self, accessor: str) -> None:
-        await self._change("DELETE", f"/v1/acl/token/{quote(accessor, safe='')}")
+        await self._change("DELETE", f"/v1/acl/token/{accessor}")
 
     async def use_agent_token(self, token: Token) -> None:
         """The agent that is asked tries again at once what it was refused without the token."""
         await self._change("PUT", "/v1/agent/token/agent", {"Token": token.secret})
 
-    async def _get(self, path: str) -> list[dict[str, Any]]:
+    async def _list(self, path: str, make: Callable[[Any], T]) -> list[T]:
         status, text = await self._call("GET", path)
         if status != 200:
             raise self._failed(status, text)
-        entries: list[dict[str, Any]] = self._parsed(text)
-        return entries
+        return self._read(text, lambda answer: [make(entry) for entry in answer])
 
     async def _change(self, method: str, path: str, body: Any = None) -> None:
         status, text = await self._call(method, path, body)
@@ -152,11 +143,11 @@ class AccessEdge:
             call = http.put(answer, path, headers=self._headers, data=data)
         return await self._connection.ask(call)
 
-    def _parsed(self, text: str) -> Any:
+    def _read(self, text: str, make: Callable[[Any], T]) -> T:
         try:
-            return json.loads(text)
-        except ValueError as error:
-            raise self._connection.garbage("its answer is not JSON") from error
+            return make(json.loads(text))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise self._connection.garbage("its answer is not of Consul's shape") from error
 
     def _failed(self, status: int, text: str) -> RemoteFailure:
         if status == 403:
@@ -166,6 +157,23 @@ class AccessEdge:
                 hint="run meshctl deploy again: it makes a new management token",
             )
         return _not_ready(status, text)
+
+
+def _policy(entry: Any) -> PolicyStub:
+    return PolicyStub(
+        # As a UUID, for it becomes a part of a path.
+        id=str(uuid.UUID(entry["ID"])),
+        name=str(entry["Name"]),
+        description=str(entry.get("Description") or ""),
+    )
+
+
+def _token(entry: Any) -> TokenStub:
+    return TokenStub(
+        accessor=str(uuid.UUID(entry["AccessorID"])),
+        description=str(entry.get("Description") or ""),
+        policies=tuple(str(link["Name"]) for link in entry.get("Policies") or ()),
+    )
 
 
 def _not_ready(status: int, text: str) -> NotReady:

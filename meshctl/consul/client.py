@@ -15,8 +15,9 @@ import aiohttp
 from consul import ACLPermissionDenied, ConsulException
 from consul import base as consul_base
 
+from meshctl.acl import KEY_PREFIX
 from meshctl.errors import InvalidInput, RemoteFailure, Unreachable
-from proxy.model.registration import SERVICE_PREFIX, SNAPSHOT_KEY
+from proxy.model.registration import SERVICE_PREFIX
 from proxy.model.violation import Violation
 
 CALL_DEADLINE_S = 10.0
@@ -130,8 +131,9 @@ class Connection:
             raise RemoteFailure(
                 f"Consul at {self.url} denies access",
                 output=str(error),
-                hint="give meshctl a token that may write the key "
-                f"{SNAPSHOT_KEY} and read services under {SERVICE_PREFIX}",
+                hint=f"with consul.mode managed, run `meshctl deploy`; else give meshctl, by "
+                f"consul.operator_token_file, a token that may write keys under {KEY_PREFIX} and "
+                f"read services under {SERVICE_PREFIX} and all nodes",
             ) from error
         except ConsulException as error:
             raise RemoteFailure(

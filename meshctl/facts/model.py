@@ -162,6 +162,8 @@ class ConsulFact(Value, frozen=True, kw_only=True):
     """False: it could not be read, which says nothing of whether there is one."""
     snapshot: bytes = b""
     """The published policy as this host's agent has it."""
+    is_denied: bool = False
+    """Consul refuses the token of this host."""
 
 
 class LockFact(Value, frozen=True, kw_only=True):

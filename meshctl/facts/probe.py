@@ -308,6 +308,7 @@ def consul(url: str, token_file: str | None, key: str) -> dict[str, Any]:
         "leader": leader.decode("ascii", "replace").strip().strip('"') if status == 200 else "",
         "is_snapshot_known": code in (200, 404),
         "snapshot": base64.b64encode(body if code == 200 else b"").decode(),
+        "is_denied": code == 403,
     }
 
 

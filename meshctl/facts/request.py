@@ -87,6 +87,7 @@ def owned_paths(host: Host) -> tuple[str, ...]:
         layout.consul_dir,
         layout.consul_state,
         f"{layout.etc}/consul.json",
+        layout.consul_token,
         f"{layout.units}/{PROXY_UNIT}",
         f"{layout.units}/{CONSUL_UNIT}",
         *(signer_paths(layout) if uses_systemd(host) else ()),

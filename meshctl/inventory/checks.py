@@ -55,9 +55,10 @@ def _check_consul(consul: Entry, hosts: tuple[Entry, ...], findings: Findings) -
     ):
         why = f"with mode {mode} the agent listens on loopback only"
         findings.add(at.path, at.line, why, "use http://127.0.0.1:PORT")
-    if mode != ConsulMode.EXISTING and "token_file" in consul:
-        at = consul["token_file"]
-        findings.add(at.path, at.line, f"mode {mode} has no token file", "remove it")
+    for key in ("token_file", "operator_token_file"):
+        if mode != ConsulMode.EXISTING and key in consul:
+            at = consul[key]
+            findings.add(at.path, at.line, f"mode {mode} has no token file", "remove it")
     if mode == ConsulMode.MANAGED:
         _check_managed(consul, hosts, findings)
     elif "package" in consul:

@@ -1,7 +1,14 @@
 """Every key that ``inventory.yaml`` may have: the one table behind parser and JSON Schema."""
 
 from meshctl.inventory import words
-from meshctl.inventory.model import Become, ConsulMode, HostKeyPolicy, Role, SignerMode, TransportKind
+from meshctl.inventory.model import (
+    Become,
+    ConsulMode,
+    HostKeyPolicy,
+    Role,
+    SignerMode,
+    TransportKind,
+)
 from meshctl.inventory.shape import (
     Choice,
     Duration,
@@ -264,11 +271,20 @@ CONSUL = Record(
         ),
         Key("datacenter", words.DATACENTER, "Consul's datacenter.", default="dc1"),
         Key("token_file", words.REMOTE_PATH, "Existing only: a file on the hosts with a token."),
+        Key(
+            "operator_token_file",
+            words.FILE_NAME,
+            "Existing only: a file on this machine with meshctl's own token.",
+        ),
         Key("package", PACKAGE, "Managed only: the Consul to install."),
     ),
     rules=(
         _if_mode(ConsulMode.MANAGED, {"required": ["package"]}, {"properties": {"package": False}}),
-        _if_mode(ConsulMode.EXISTING, {}, {"properties": {"token_file": False}}),
+        _if_mode(
+            ConsulMode.EXISTING,
+            {},
+            {"properties": {"token_file": False, "operator_token_file": False}},
+        ),
     ),
 )
 

@@ -32,6 +32,8 @@ def missing_files(inventory: Inventory) -> list[Violation]:
 
 
 def _named_files(inventory: Inventory) -> Iterator[tuple[str, Path]]:
+    if inventory.consul.operator_token_file is not None and inventory.consul.package is None:
+        yield "consul.operator_token_file", inventory.consul.operator_token_file
     package = inventory.consul.package
     if package is not None:
         for key, file in (("binary", package.binary), ("archive", package.archive)):

@@ -129,6 +129,10 @@ class ConsulBinary:
     """Lower-case hex of the archive; required with ``archive``."""
 
 
+MANAGED_TOKEN_FILE = "/etc/meshctl/consul.token"  # noqa: S105 - where it is, not what it says
+"""``layout.consul_token`` of every host with a managed Consul, which has no other root than "/"."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consul:
     mode: ConsulMode
@@ -136,7 +140,9 @@ class Consul:
     """The agent's HTTP API as seen from each host."""
     datacenter: str = "dc1"
     token_file: str | None = None
-    """On the hosts; ``existing`` only."""
+    """On the hosts, for their proxies; with ``managed`` a deploy writes it."""
+    operator_token_file: Path | None = None
+    """On this machine, for meshctl itself; None: the one of the host that is asked."""
     package: ConsulBinary | None = None
     """``managed`` only."""
 

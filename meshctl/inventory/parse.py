@@ -14,6 +14,7 @@ from meshctl import yamltree
 from meshctl.errors import InvalidInput
 from meshctl.inventory import checks, fields
 from meshctl.inventory.model import (
+    MANAGED_TOKEN_FILE,
     Become,
     Certificates,
     Consul,
@@ -99,7 +100,7 @@ def _with_paths(root: Entry, base: Path, findings: Findings) -> Entry:
 
     root = with_part(root, "ssh", resolve(root.get("ssh"), "key", "known_hosts"))
     if "consul" in root:
-        consul = root["consul"]
+        consul = resolve(root["consul"], "operator_token_file") or root["consul"]
         package = resolve(consul.get("package"), "binary", "archive")
         root = with_part(root, "consul", with_part(consul, "package", package))
     if "hosts" in root:
@@ -134,6 +135,8 @@ class _Builder:
         given["mode"] = ConsulMode(given["mode"])
         if "package" in entry:
             given["package"] = ConsulBinary(**_plain(entry["package"]))
+        if given["mode"] is ConsulMode.MANAGED:
+            given["token_file"] = MANAGED_TOKEN_FILE
         return Consul(**given)
 
     def _certificates(self, entry: Entry | None) -> Certificates:

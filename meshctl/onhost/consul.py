@@ -23,7 +23,8 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
         else:
             keeper.start(90)
         deadline = time.monotonic() + request["ready_s"]
-        while ask(request["api"], "GET", "/v1/agent/self")[0] != 200:
+        # Any status: who has no token is refused, and before there is a leader everybody is.
+        while ask(request["api"], "GET", "/v1/agent/self")[0] == 0:
             if keeper.is_failed():
                 raise Fault("Consul ended while it was starting")
             if time.monotonic() > deadline:

@@ -28,7 +28,8 @@ def uninstall(request: dict[str, Any]) -> dict[str, Any]:
         keeper = supervisor(request["consul"])
         if keeper.is_active() and request["leaves_cluster"]:
             # So that the servers that stay do not count on it.
-            ask(request["api"], "PUT", "/v1/agent/leave", timeout_s=20)
+            leave = _agent_token(request["consul_config"])
+            ask(request["api"], "PUT", "/v1/agent/leave", headers=leave, timeout_s=20)
         _end(keeper, 60, "Consul", done)
     is_unit_removed = [files.remove(path) for path in request["units"]]
     if request["uses_units"]:
@@ -64,6 +65,14 @@ def _token(path: "str | None") -> dict[str, str]:
         return {}
     token = files.content(path) or b""
     return {"X-Consul-Token": token.decode("utf-8", "replace").strip()}
+
+
+def _agent_token(path: str) -> dict[str, str]:
+    """The agent's own: the proxy's must not be able to take the host out of the cluster."""
+    with contextlib.suppress(ValueError, AttributeError, KeyError):
+        config = json.loads(files.content(path) or b"{}")
+        return {"X-Consul-Token": config["acl"]["tokens"]["agent"]}
+    return {}
 
 
 def _forget_policy(request: dict[str, Any], headers: dict[str, str]) -> bool:

@@ -8,7 +8,8 @@ from meshctl.facts.model import HostFacts
 from meshctl.facts.preflight import Finding, examine
 from meshctl.inventory.model import ConsulMode, Host
 from meshctl.pki.record import DeployRecord
-from meshctl.plan import consul, leftovers, model, proxy, signer
+from meshctl.plan import access, consul, leftovers, model, proxy, signer
+from meshctl.plan.access import Access
 from meshctl.plan.desired import Desired, carries_proxy, runs_signer
 from meshctl.plan.model import Action, HostPlan, Plan, Step, Verdict
 from meshctl.plan.record import planned
@@ -33,8 +34,8 @@ def build(
     that could, besides what it says here. ``limit``: only these hosts; empty: all."""
     published = newest_snapshot(facts, desired.policy_trust)
     if published is not None:
-        known = max(desired.generation, published.generation)
-        desired = replace(desired, generation=known)
+        newest = max(desired.generation, published.generation)
+        desired = replace(desired, generation=newest)
     found = {
         host.name: (*examine(desired.inventory, host, facts[host.name], desired.owner),
                     *findings.get(host.name, ()))
@@ -43,8 +44,12 @@ def build(
     }  # fmt: skip
     touched = {name for name, faults in found.items() if not faults}
     record = planned(desired.inventory, touched, desired.before)
+    is_whole = len(touched) == len(desired.inventory.hosts)
+    known: Access | None = None
+    if desired.consul is not None:
+        known = access.access(desired.inventory, desired.consul, facts, record, is_whole=is_whole)
     hosts = tuple(
-        _host(desired, host, facts, failures, found, limit, record)
+        _host(desired, host, facts, failures, found, limit, record, known)
         for host in desired.inventory.hosts
     )
     is_any_left = any(
@@ -53,9 +58,13 @@ def build(
     return Plan(
         hosts=hosts,
         before=tuple(_before(desired, facts)) if is_any_left else (),
-        after=tuple(_after(desired, facts, published)) if is_any_left else (),
+        between=tuple(_between(desired, record, known)) if is_any_left else (),
+        after=tuple(_after(desired, facts, published, record, known)) if is_any_left else (),
         record=record,
-        warnings=tuple(_untold(desired, facts, failures, found, limit, record)),
+        warnings=(
+            *_untold(desired, facts, failures, found, limit, record),
+            *(access.warnings(known) if known is not None else ()),
+        ),
     )
 
 
@@ -71,6 +80,7 @@ def _host(
     findings: Mapping[HostName, tuple[Finding, ...]],
     limit: Collection[HostName],
     record: DeployRecord,
+    known: Access | None,
 ) -> HostPlan:
     if not _is_wanted(host, limit):
         return _left_out(desired, host, facts.get(host.name), record)
@@ -92,7 +102,7 @@ def _host(
             verdict=Verdict.BLOCKED,
             findings=findings[host.name],
         )
-    steps = tuple(_steps(desired, host, observed, record))
+    steps = tuple(_steps(desired, host, observed, record, known))
     is_new = not observed.seen.current and carries_proxy(host)
     if not carries_proxy(host) and runs_signer(desired, host):
         is_new = not observed.seen.signer.release
@@ -140,15 +150,17 @@ def _untold(
             yield signer.untold(host.name, why)
 
 
-def _steps(desired: Desired, host: Host, facts: HostFacts, record: DeployRecord) -> Iterator[Step]:
+def _steps(
+    desired: Desired, host: Host, facts: HostFacts, record: DeployRecord, known: Access | None
+) -> Iterator[Step]:
     first: tuple[Step, ...]
     if runs_signer(desired, host):
         first = tuple(signer.steps(desired, host, facts, record))
     else:
         first = tuple(signer.removal(host, facts))
     yield from first
-    if desired.consul is not None:
-        yield from consul.steps(desired.inventory, desired.consul, host, facts)
+    if desired.consul is not None and known is not None:
+        yield from consul.steps(desired.inventory, desired.consul, host, facts, known)
     if carries_proxy(host):
         coming = {
             wheel.name
@@ -159,6 +171,8 @@ def _steps(desired: Desired, host: Host, facts: HostFacts, record: DeployRecord)
         yield from proxy.steps(desired, host, facts, coming=coming)
     else:
         yield from leftovers.steps(desired, host, facts, None)
+    if desired.consul is not None and known is not None and known.is_enforced_last:
+        yield from consul.enforcement(desired.inventory, desired.consul, host, facts)
 
 
 def _before(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[Step]:
@@ -174,7 +188,24 @@ def _before(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[S
         )
 
 
+def _between(desired: Desired, record: DeployRecord, known: Access | None) -> Iterator[Step]:
+    if desired.consul is not None and known is not None:
+        yield from access.between(desired.consul, known, desired.before, record)
+
+
 def _after(
+    desired: Desired,
+    facts: Mapping[HostName, HostFacts],
+    published: Snapshot | None,
+    record: DeployRecord,
+    known: Access | None,
+) -> Iterator[Step]:
+    yield from _publication(desired, facts, published)
+    if desired.consul is not None and known is not None:
+        yield from access.after(desired.consul, known, record)
+
+
+def _publication(
     desired: Desired, facts: Mapping[HostName, HostFacts], published: Snapshot | None
 ) -> Iterator[Step]:
     why = ""

@@ -13,6 +13,7 @@ def to_document(plan: Plan) -> dict[str, Any]:
         "warnings": list(plan.warnings),
         "before": [_step(step) for step in plan.before],
         "hosts": [_host(host) for host in plan.hosts],
+        "between": [_step(step) for step in plan.between],
         "after": [_step(step) for step in plan.after],
     }
 

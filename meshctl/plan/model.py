@@ -1,8 +1,10 @@
 """A plan: per host an ordered tuple of steps, each with its reason and its precondition."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from meshctl.acl import Grant, HostTokens
 from meshctl.artifacts import ManagedConsul, RenderedFile
 from meshctl.bundle.model import Bundle, Wheel
 from meshctl.facts.preflight import Finding
@@ -35,6 +37,9 @@ class Action(StrEnum):
     RESTART = "restart"
     RELOAD = "reload"
     PRUNE = "prune"
+    SET_UP_ACCESS = "set-up-access"
+    ENFORCE_ACCESS = "enforce-access"
+    TRIM_ACCESS = "trim-access"
     PUBLISH = "publish"
 
 
@@ -45,7 +50,13 @@ class Phase(IntEnum):
     """Before Consul, which it needs nothing of: that a host may renew no more is not put off by a
     Consul that does not come up. Before the proxies, so that who is new is known when it asks."""
     CONSUL = 1
-    PROXY = 2
+    """The servers of a managed one. After it they are told who may do what."""
+    AGENT = 2
+    """The clients, which know their tokens from the start."""
+    PROXY = 3
+    ENFORCE = 4
+    """Every proxy has its token: from here on those without one are refused. Only in the deploy
+    that brings access control to a Consul that ran without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +192,22 @@ class StartRegistry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetUpAccess:
+    """What hosts may do now and what they may do then, as the plan changes that."""
+
+    grants: tuple[Grant, ...]
+    tokens: Mapping[HostName, HostTokens]
+    is_fresh: bool
+    """No agent of the mesh ran before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrimAccess:
+    grants: tuple[Grant, ...]
+    hosts: frozenset[HostName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
     policy: Policy
 
@@ -189,7 +216,7 @@ HostPayload = (
     Prepare | PushConsul | WriteFiles | StartConsul | PushWheels | InstallRelease
     | IssueLeaf | RemoveLeaf | Service | Prune | CertifySigner | RunSigner | RemoveSigner
 )  # fmt: skip
-MeshPayload = StartRegistry | Publish
+MeshPayload = StartRegistry | Publish | SetUpAccess | TrimAccess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +268,8 @@ class Plan:
     hosts: tuple[HostPlan, ...]
     before: tuple[Step, ...] = ()
     """Of the mesh, before any host."""
+    between: tuple[Step, ...] = ()
+    """Of the mesh, once Consul's servers run and before anything else asks them."""
     after: tuple[Step, ...] = ()
     """Of the mesh, once the proxies are ready."""
     record: DeployRecord = field(default_factory=DeployRecord)
@@ -250,7 +279,8 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        return not self.before and not self.after and not any(host.steps for host in self.hosts)
+        is_quiet = not self.before and not self.between and not self.after
+        return is_quiet and not any(host.steps for host in self.hosts)
 
     @property
     def has_obstacles(self) -> bool:

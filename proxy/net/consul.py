@@ -8,7 +8,9 @@ Short calls share one kept connection; each blocking query has its own, for as l
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +25,11 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 CALL_DEADLINE_S = 5.0
 BLOCKING_SLACK_S = 5.0
 """On top of wait + wait/16, the longest that Consul says a blocking query takes."""
+
+MAX_TOKEN_BYTES = 4096
+_FORBIDDEN = 403
+
+_log = logging.getLogger(__name__)
 
 CheckStatus = Literal["passing", "warning", "critical"]
 Kind = Literal["unavailable", "rejected", "garbage"]
@@ -117,17 +124,23 @@ class Key:
 class Consul:
     """One agent. Not for use from several event loops."""
 
-    def __init__(self, url: str, *, token: str | None = None, datacenter: str | None = None):
-        """``url`` is ``http://host:port``; raises ValueError for anything else."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        token_file: str | None = None,
+        datacenter: str | None = None,
+    ):
+        """``url`` is ``http://host:port``; raises ValueError for anything else, or for a token
+        that cannot be sent. ``token_file``: read again when Consul refuses ``token``, which may
+        have been replaced there."""
         self._host, self._port = split_url(url)
         self.url = url
         shown = f"[{self._host}]" if ":" in self._host else self._host
-        head = f"Host: {shown}:{self._port}\r\nUser-Agent: meshctl-proxy\r\n"
-        if token:
-            if not token.isascii() or not token.isprintable():
-                raise ValueError("the Consul token is not printable ASCII")
-            head += f"X-Consul-Token: {token}\r\n"
-        self._head = head.encode()
+        self._bare_head = f"Host: {shown}:{self._port}\r\nUser-Agent: meshctl-proxy\r\n"
+        self._token_file = token_file
+        self._use(token)
         self._datacenter = _datacenter(datacenter or "")
         self._lock = asyncio.Lock()
         self._kept: Connection | None = None
@@ -180,7 +193,7 @@ class Consul:
         path = f"/v1/health/service/{quote(name, safe='')}"
         answer = await self._block(path, index, wait_s, datacenter)
         if answer.status != 200:
-            raise _rejected(answer)
+            raise self._refused(answer)
         entries, unreadable = [], 0
         for raw in _decode(answer.body, list[msgspec.Raw]):
             try:
@@ -195,7 +208,7 @@ class Consul:
         if answer.status == 404 and b"x-consul-index" in answer.headers:
             return Key(index=_index(answer), value=None)
         if answer.status != 200:
-            raise _rejected(answer)
+            raise self._refused(answer)
         pairs = _decode(answer.body, list[_Pair])
         if len(pairs) != 1:
             raise Garbage(f"{len(pairs)} values for one key")
@@ -204,6 +217,25 @@ class Consul:
         except (binascii.Error, ValueError) as error:
             raise Garbage("the value of a key is not base64") from error
         return Key(index=_index(answer), value=value)
+
+    def _use(self, token: str | None) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise ValueError("the Consul token is not printable ASCII")
+        self._token = token
+        shown = f"X-Consul-Token: {token}\r\n" if token else ""
+        self._head = (self._bare_head + shown).encode()
+
+    def _refused(self, answer: Response) -> Rejected:
+        """Whoever asked tries again after a while, with the new token if there is one."""
+        if answer.status == _FORBIDDEN and self._token_file is not None:
+            # What is there now may be half of a sentence, or nothing: then the old one stays.
+            with contextlib.suppress(OSError, ValueError):
+                with open(self._token_file, "rb") as file:
+                    token = file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
+                if token and token != self._token:
+                    self._use(token)
+                    _log.info("Consul refused the token; the file has another one")
+        return _rejected(answer)
 
     async def close(self) -> None:
         if self._kept is not None:
@@ -220,7 +252,7 @@ class Consul:
         except ExchangeError as error:
             raise _translate(error) from error
         if not 200 <= answer.status < 300:
-            raise _rejected(answer)
+            raise self._refused(answer)
         return answer
 
     async def _ask_kept(self, request: bytes) -> Response:

@@ -92,7 +92,10 @@ class Server:
         )
         self._identities: dict[ServiceName, IdentityStatus | None] = {}
         self._consul = Consul(
-            settings.consul.url, token=token, datacenter=settings.consul.datacenter
+            settings.consul.url,
+            token=token,
+            token_file=settings.consul.token_file,
+            datacenter=settings.consul.datacenter,
         )
         self._store = Store(Path(settings.state_dir), settings.trust_domain)
         self._watcher = Watcher(

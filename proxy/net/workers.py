@@ -148,9 +148,7 @@ class Workers:
             return own
         return merge([own, self._base, *(seat.tally for seat in self._seats)])
 
-    async def find(
-        self, request_id: str, own: tuple[SeenRequest, ...]
-    ) -> tuple[SeenRequest, ...]:
+    async def find(self, request_id: str, own: tuple[SeenRequest, ...]) -> tuple[SeenRequest, ...]:
         """With ``own``, what the whole proxy remembers of a request, the newest first; of those
         workers that answer in time."""
         replies = [reply for seat in self._seats if (reply := seat.find(request_id)) is not None]

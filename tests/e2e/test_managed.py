@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -273,7 +274,7 @@ def test_no_private_key_made_for_a_host_ever_left_it(lab: Any, operator: Operato
     assert b"BEGIN CERTIFICATE REQUEST" in recorded, "the recording has what it should have"
     assert ops.count_keys(recorded) == 0
 
-    own = {"root.key", "issuing.key"}
+    own = {"root.key", "issuing.key", "policy.key"}
     files = [path for path in operator.directory.rglob("*") if path.is_file()]
     for path in files:
         data = path.read_bytes()
@@ -281,9 +282,11 @@ def test_no_private_key_made_for_a_host_ever_left_it(lab: Any, operator: Operato
         assert b"ENCRYPTED" in data or path.name not in own, f"{path} is not encrypted"
         assert not any(line.encode() in data for line in on_hosts), path
 
+    # With all rights, or Consul would show only a part.
+    token = (operator.directory / ".meshctl" / "consul" / "management.token").read_text().strip()
+    ask = f"curl -sS -H 'X-Consul-Token: {token}' http://127.0.0.1:8500/v1"
     dump = lab.hosts[0].run(
-        "curl -sS 'http://127.0.0.1:8500/v1/kv/?recurse'; "
-        "curl -sS 'http://127.0.0.1:8500/v1/agent/services'; "
+        f"{ask}/kv/?recurse=; {ask}/agent/services; "
         "echo; echo RAFT; find /var/lib/meshctl-consul -type f -exec cat {} + "
         r"| tr -cd '[:print:]\n'"
     )
@@ -308,6 +311,71 @@ def test_keys_and_state_are_closed_to_other_users(lab: Any, operator: Operator) 
         "cat /var/lib/meshctl/identities/web/current/key.pem", user="nosudo", check=False
     )
     assert refused.returncode != 0
+
+
+def test_a_user_of_a_host_sees_nothing_in_consul_and_changes_nothing(
+    lab: Any, operator: Operator
+) -> None:
+    host = lab.hosts[0]
+    modes = host.run("stat -c '%a %U:%G' /etc/meshctl/consul.token /etc/meshctl/consul.json").stdout
+    assert modes.splitlines() == ["640 root:meshctl", "640 root:meshctl-consul"]
+    for path in ("consul.token", "consul.json"):
+        assert host.run(f"cat /etc/meshctl/{path}", user="nosudo", check=False).returncode != 0
+    ask = "curl -sS -o /dev/null -w '%{http_code}' http://127.0.0.1:8500/v1"
+    for call in ("kv/meshctl/snapshot", "-X PUT kv/meshctl/snapshot", "-X PUT agent/leave"):
+        words = call.split()
+        done = host.run(f"{ask}/{words[-1]} {' '.join(words[:-1])}", user="nosudo")
+        assert done.stdout == "403", call
+    seen = host.run("curl -sS http://127.0.0.1:8500/v1/catalog/services", user="nosudo").stdout
+    assert json.loads(seen) == {}
+
+
+WITHOUT_ACCESS = (
+    "import json; path = '/etc/meshctl/consul.json'; config = json.load(open(path)); "
+    "config.pop('acl', None); open(path, 'w').write(json.dumps(config))"
+)
+
+
+@pytest.mark.parametrize("lost", ["access", "tokens", "data"])
+def test_consuls_access_control_is_brought_back_without_a_failed_request(
+    lab: Any, operator: Operator, lost: str
+) -> None:
+    """To a cluster that runs without, as one that an earlier release deployed; after the operator
+    lost every token, the one with all rights included; after Consul lost everything."""
+    tokens = operator.directory / ".meshctl" / "consul"
+    if lost == "tokens":
+        shutil.rmtree(tokens)
+    elif lost == "data":
+        for host in lab.hosts[:3]:
+            host.run("systemctl stop meshctl-consul; rm -rf /var/lib/meshctl-consul/*")
+        for host in lab.hosts[:3]:
+            host.run("systemctl start --no-block meshctl-consul")
+        for host in lab.hosts[:3]:
+            ops.wait_for(lambda host=host: leads(host), f"a leader at {host.name}", 60)
+    else:
+        (tokens / "applied").unlink()
+        (tokens / "enforced").unlink()
+        for host in lab.hosts[:3]:
+            host.run(f'python3 -c "{WITHOUT_ACCESS}"; systemctl restart meshctl-consul')
+            ops.wait_for(lambda host=host: leads(host), f"a leader at {host.name}", 60)
+        operator.wait_well(120)
+    with ops.load(lab.hosts[0], requests=3_000) as result:
+        operator.run("deploy", "--yes")
+    assert result["failed"] == 0, result
+    operator.wait_well(120)
+    plan = operator.json("deploy", "--dry-run")["plan"]
+    assert plan["between"] == plan["after"] == []
+    assert all(not host["steps"] for host in plan["hosts"]), plan
+    for host in lab.hosts[:3]:
+        refused = "curl -sS -o /dev/null -w '%{http_code}' http://127.0.0.1:8500/v1/kv/x"
+        assert host.run(refused).stdout == "403"
+
+
+def leads(host: Any) -> bool:
+    """Whether the agent of ``host`` knows a leader and both other servers."""
+    ask = "curl -s http://127.0.0.1:8500/v1/status"
+    said = host.run(f"{ask}/leader; {ask}/peers", check=False).stdout
+    return str(said).count(":8300") == 4
 
 
 def test_units_are_hardened_and_verify(lab: Any, operator: Operator) -> None:

@@ -1,6 +1,7 @@
 """A small mesh as values: inventory, what it should be, and facts of hosts in any condition."""
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meshctl import artifacts
+from meshctl.acl import Acl, HostTokens, Token, digest, grants
 from meshctl.artifacts import ManagedConsul
 from meshctl.bundle.model import Bundle, Target, Wheel
 from meshctl.facts.model import (
@@ -139,6 +141,7 @@ class World:
         if self.desired.consul is not None:
             directories += consul_plan.consul_directories(layout)
             rendered += artifacts.consul_files(self.inventory, host, self.desired.consul)
+            rendered += (artifacts.consul_token(host, self.desired.consul),)
             units[CONSUL_UNIT] = unit()
         signing = self.signing(name) if runs_signer(self.desired, host) else None
         if signing is not None:
@@ -302,12 +305,35 @@ def a_bundle(*names: str) -> Bundle:
     )
 
 
+def an_acl(inventory: Inventory) -> Acl:
+    """As after a deploy that came through: every host has its tokens, and Consul has them."""
+
+    def token(name: str) -> Token:
+        return Token(str(uuid.uuid5(uuid.NAMESPACE_DNS, name)))
+
+    acl = Acl(
+        hosts={
+            host.name: HostTokens(
+                agent=token(f"agent.{host.name}"), proxy=token(f"proxy.{host.name}")
+            )
+            for host in inventory.hosts
+        },
+        operator=token("operator"),
+    )
+    services = {host.name: [service.name for service in host.services] for host in inventory.hosts}
+    return replace(acl, applied=digest(grants(acl, services)))
+
+
 def make_world(text: str) -> World:
     inventory = parse(text, Path("/mesh/inventory.yaml"))
     bundle = a_bundle("meshctl_proxy-0.1.0-py3-none-any.whl", "pip-26.0-py3-none-any.whl")
     is_managed = inventory.consul.package is not None
     consul = ManagedConsul(
-        binary=Path("/mesh/consul"), sha256="ef" * 32, size=10**8, gossip_key="c2VjcmV0"
+        binary=Path("/mesh/consul"),
+        sha256="ef" * 32,
+        size=10**8,
+        gossip_key="c2VjcmV0",
+        acl=an_acl(inventory),
     )
     signer_bundle = a_bundle("meshctl_signer-0.1.0-py3-none-any.whl", "pip-26.0-py3-none-any.whl")
     return World(

@@ -135,6 +135,10 @@ def test_drift_of_a_proxy_is_a_problem(world: Any, front: dict[str, Any], says: 
         ({"proxy": b"", "current": ""}, "nothing is installed"),
         ({"consul": ConsulFact()}, "no Consul agent answers"),
         ({"consul": ConsulFact(is_answering=True)}, "knows no leader"),
+        (
+            {"consul": ConsulFact(is_answering=True, leader="x", is_denied=True)},
+            "does not let its proxy read the policy",
+        ),
     ],
 )
 def test_what_a_host_lacks_is_a_problem(world: Any, seen: dict[str, Any], says: str) -> None:

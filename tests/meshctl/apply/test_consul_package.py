@@ -32,7 +32,7 @@ def archive(tmp_path: Path, member: str = "consul") -> tuple[Path, str]:
 def test_a_binary_is_taken_as_it_is(tmp_path: Path, state: StateDir) -> None:
     path = tmp_path / "consul"
     path.write_bytes(PROGRAM)
-    made = resolve(ConsulBinary(binary=path), state)
+    made = resolve(ConsulBinary(binary=path), state, ())
     assert made.sha256 == hashlib.sha256(PROGRAM).hexdigest()
     assert (made.size, made.binary) == (len(PROGRAM), path)
     assert made.gossip_key not in repr(made)
@@ -40,16 +40,16 @@ def test_a_binary_is_taken_as_it_is(tmp_path: Path, state: StateDir) -> None:
 
 def test_an_archive_is_verified_and_unpacked_once(tmp_path: Path, state: StateDir) -> None:
     path, sha256 = archive(tmp_path)
-    made = resolve(ConsulBinary(archive=path, sha256=sha256), state)
+    made = resolve(ConsulBinary(archive=path, sha256=sha256), state, ())
     assert made.binary.read_bytes() == PROGRAM
     path.unlink()
-    assert resolve(ConsulBinary(archive=path, sha256=sha256), state) == made
+    assert resolve(ConsulBinary(archive=path, sha256=sha256), state, ()) == made
 
 
 def test_another_archive_is_refused(tmp_path: Path, state: StateDir) -> None:
     path, _ = archive(tmp_path)
     with pytest.raises(Refused, match="the inventory says 0000"):
-        resolve(ConsulBinary(archive=path, sha256="00" * 32), state)
+        resolve(ConsulBinary(archive=path, sha256="00" * 32), state, ())
 
 
 @pytest.mark.parametrize("content", ["member", "garbage"])
@@ -61,19 +61,19 @@ def test_what_is_no_release_archive_is_refused(
         path.write_bytes(b"not a zip")
         sha256 = hashlib.sha256(b"not a zip").hexdigest()
     with pytest.raises(Refused, match="not a release archive"):
-        resolve(ConsulBinary(archive=path, sha256=sha256), state)
+        resolve(ConsulBinary(archive=path, sha256=sha256), state, ())
 
 
 def test_what_is_no_program_is_refused(tmp_path: Path, state: StateDir) -> None:
     path = tmp_path / "consul"
     path.write_bytes(b"#!/bin/sh\n")
     with pytest.raises(Refused, match="not a program"):
-        resolve(ConsulBinary(binary=path), state)
+        resolve(ConsulBinary(binary=path), state, ())
 
 
 def test_a_missing_binary_is_named(tmp_path: Path, state: StateDir) -> None:
     with pytest.raises(MeshError, match="cannot be read"):
-        resolve(ConsulBinary(binary=tmp_path / "absent"), state)
+        resolve(ConsulBinary(binary=tmp_path / "absent"), state, ())
 
 
 def test_the_gossip_key_is_made_once_and_private(state: StateDir) -> None:

@@ -81,13 +81,19 @@ def test_a_first_deploy_installs_everything_in_order(world: Any) -> None:
 def test_a_managed_consul_comes_in_a_phase_before_the_proxies(managed_world: Any) -> None:
     world = managed_world
     plan = plan_of(world, front=world.fresh("front"), back=world.fresh("back"))
+    start = [Action.PREPARE, Action.PUSH_CONSUL, Action.WRITE_CONSUL, Action.START_CONSUL]
+    by_phase = [
+        {
+            phase: [step.action for step in host.steps if step.phase is phase]
+            for phase in (Phase.CONSUL, Phase.AGENT)
+        }
+        for host in plan.hosts
+    ]
+    assert by_phase == [
+        {Phase.CONSUL: start, Phase.AGENT: [Action.WRITE_CONSUL]},
+        {Phase.CONSUL: [], Phase.AGENT: [*start, Action.WRITE_CONSUL]},
+    ]
     for host in plan.hosts:
-        assert [step.action for step in host.steps if step.phase is Phase.CONSUL] == [
-            Action.PREPARE,
-            Action.PUSH_CONSUL,
-            Action.WRITE_CONSUL,
-            Action.START_CONSUL,
-        ]
         phases = [step.phase for step in host.steps]
         assert phases == sorted(phases)
     titles = [step.title for host in plan.hosts for step in host.steps]
@@ -99,8 +105,11 @@ def test_the_plan_shows_no_secret(managed_world: Any) -> None:
     world = managed_world
     plan = plan_of(world, front=world.fresh("front"), back=world.fresh("back"))
     shown = msgspec.json.encode(to_document(plan)).decode()
+    acl = world.desired.consul.acl
+    secrets = [token.secret for host in acl.hosts.values() for token in (host.agent, host.proxy)]
     for text in (shown, repr(plan)):
         assert "c2VjcmV0" not in text
+        assert not any(secret in text for secret in (*secrets, acl.operator.secret))
     assert "content not shown" in shown
 
 

@@ -19,7 +19,9 @@ from proxy.keyfiles import Refused
 from proxy.model import codec
 from proxy.model.names import TrustDomain
 
-NOW = datetime.now(UTC)
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -30,14 +32,16 @@ def state(tmp_path: Path) -> Path:
 
 
 def certified(world: World, csr: bytes, **more: Any) -> bytes:
-    return authority.pem(authority.certify_signer(world.root, csr, NOW, **more))
+    return authority.pem(authority.certify_signer(world.root, csr, now(), **more))
 
 
 def test_a_key_is_made_kept_and_certified(world: World, state: Path) -> None:
     csr = keys.request(state, DOMAIN)
     assert keys.show(state) == ShownCa(signer=None, error="no certificate in force")
 
-    status = keys.install(state, DOMAIN, world.bundle.read_bytes(), certified(world, csr), now=NOW)
+    status = keys.install(
+        state, DOMAIN, world.bundle.read_bytes(), certified(world, csr), now=now()
+    )
 
     assert keys.show(state) == ShownCa(signer=status, error="")
     assert keys.load(state, DOMAIN).trust_domain == DOMAIN
@@ -52,12 +56,12 @@ def test_a_key_is_made_kept_and_certified(world: World, state: Path) -> None:
 def test_the_same_again_is_no_error_and_a_new_one_replaces_it(world: World, state: Path) -> None:
     bundle = world.bundle.read_bytes()
     chain = certified(world, keys.request(state, DOMAIN))
-    first = keys.install(state, DOMAIN, bundle, chain, now=NOW)
-    assert keys.install(state, DOMAIN, bundle, chain, now=NOW) == first
+    first = keys.install(state, DOMAIN, bundle, chain, now=now())
+    assert keys.install(state, DOMAIN, bundle, chain, now=now()) == first
 
     csr = keys.request(state, DOMAIN)
     assert keys.show(state).signer == first  # in force until the new one is certified
-    second = keys.install(state, DOMAIN, bundle, certified(world, csr), now=NOW)
+    second = keys.install(state, DOMAIN, bundle, certified(world, csr), now=now())
 
     assert second.serial != first.serial
     assert keys.show(state).signer == second
@@ -68,12 +72,12 @@ def another_key(world: World, csr: bytes) -> bytes:
 
 
 def another_root(world: World, csr: bytes) -> bytes:
-    return authority.pem(authority.certify_signer(authority.create_root(DOMAIN, NOW), csr, NOW))
+    return authority.pem(authority.certify_signer(authority.create_root(DOMAIN, now()), csr, now()))
 
 
 def another_domain(world: World, csr: bytes) -> bytes:
-    other = authority.create_root(TrustDomain("other.test"), NOW)
-    return authority.pem(authority.certify_signer(other, csr, NOW))
+    other = authority.create_root(TrustDomain("other.test"), now())
+    return authority.pem(authority.certify_signer(other, csr, now()))
 
 
 def a_root(world: World, csr: bytes) -> bytes:
@@ -114,7 +118,7 @@ def test_what_is_not_the_certificate_that_was_asked_for_changes_nothing(
     csr = keys.request(state, DOMAIN)
 
     with pytest.raises(Refused, match=reason):
-        keys.install(state, DOMAIN, world.bundle.read_bytes(), make(world, csr), now=NOW)
+        keys.install(state, DOMAIN, world.bundle.read_bytes(), make(world, csr), now=now())
 
     assert keys.show(state).signer is None
 
@@ -122,7 +126,7 @@ def test_what_is_not_the_certificate_that_was_asked_for_changes_nothing(
 def test_without_a_request_nothing_is_installed(world: World, state: Path) -> None:
     with pytest.raises(Refused, match="run `request` first"):
         keys.install(
-            state, DOMAIN, world.bundle.read_bytes(), certified(world, make_request()), now=NOW
+            state, DOMAIN, world.bundle.read_bytes(), certified(world, make_request()), now=now()
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +152,40 @@ async def test_the_token_is_sent_and_nothing_else_shows_it(scripted: Any, reply:
     await client.services()
     assert "X-Consul-Token: s3cret-token" in scripted.requests[0]
     assert "s3cret-token" not in repr(client)
+    await client.close()
+
+
+@each_call
+async def test_a_token_that_is_refused_is_read_again(
+    scripted: Any, reply: Any, call: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("new-token\n")
+    client = Consul(scripted.url, token="old-token", token_file=str(file))
+    always(scripted, reply(b"ACL not found", status=403))
+    with pytest.raises(Rejected):
+        await call(client)
+    with pytest.raises(Rejected):
+        await call(client)
+    tokens = [line for head in scripted.requests for line in head.splitlines() if "Token" in line]
+    assert tokens == ["X-Consul-Token: old-token", "X-Consul-Token: new-token"]
+    await client.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"a\r\nX-Evil: 1", b"na\xc3\xafve"])
+async def test_what_is_not_a_token_does_not_replace_one(
+    scripted: Any, reply: Any, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    client = Consul(scripted.url, token="old-token", token_file=str(file))
+    always(scripted, reply(b"Permission denied", status=403))
+    for _ in range(2):
+        with pytest.raises(Rejected):
+            await client.services()
+    assert all("X-Consul-Token: old-token\r\n" in head for head in scripted.requests)
+    assert not any("X-Evil" in head for head in scripted.requests)
     await client.close()
 
 
