@@ -23,11 +23,19 @@ class Answer:
         return dict(json.loads(self.body))
 
 
-def ask(port: int, target: str = "/", *, method: str = "GET", host: str = "") -> Answer:
+def ask(
+    port: int,
+    target: str = "/",
+    *,
+    method: str = "GET",
+    host: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
     """One request on a connection of its own. ``target`` may be a whole URL, as for a proxy."""
+    sent = {**({"host": host} if host else {}), **(headers or {})}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_DEADLINE_S)
     try:
-        connection.request(method, target, headers={"host": host} if host else {})
+        connection.request(method, target, headers=sent)
         response = connection.getresponse()
         return Answer(
             status=response.status,

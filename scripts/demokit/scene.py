@@ -27,15 +27,15 @@ class Scene:
     ports: Ports
     services: Services
 
-    def meshctl(self, *arguments: str) -> None:
-        """As an operator would: its output is shown. Raises ActFailed unless it ends well."""
-        self._run(arguments, is_shown=True)
+    def meshctl(self, *arguments: str, expect: int = 0) -> None:
+        """As an operator would: its output is shown. Raises ActFailed if it ends otherwise."""
+        self._run(arguments, is_shown=True, expect=expect)
 
     def ask_meshctl(self, *arguments: str) -> Any:
         """The same with ``-o json``, for what is shown in fewer words."""
         return json.loads(self._run((*arguments, "-o", "json"), is_shown=False))
 
-    def _run(self, arguments: tuple[str, ...], *, is_shown: bool) -> str:
+    def _run(self, arguments: tuple[str, ...], *, is_shown: bool, expect: int = 0) -> str:
         console.print(f"[bold cyan]$ meshctl {escape(' '.join(arguments))}[/]")
         stream = None if is_shown else subprocess.PIPE
         done = subprocess.run(
@@ -46,7 +46,7 @@ class Scene:
             stderr=stream,
             timeout=COMMAND_DEADLINE_S,
         )
-        if done.returncode:
+        if done.returncode != expect:
             raise ActFailed(
                 f"meshctl {arguments[0]} ended with exit code {done.returncode}: "
                 f"{(done.stdout or '') + (done.stderr or '')}"

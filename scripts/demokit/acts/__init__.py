@@ -10,6 +10,7 @@ from demokit.acts import (
     canary,
     crash,
     crossing,
+    denial,
     ejection,
     first_deploy,
     no_plaintext,
@@ -36,6 +37,7 @@ ACTS: tuple[tuple[str, Callable[[Scene], None]], ...] = tuple(
         retries,
         ejection,
         rate_limit,
+        denial,
         at_a_glance,
         second_deploy,
     )
