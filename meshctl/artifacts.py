@@ -26,6 +26,7 @@ from meshctl.layout import (
     Layout,
 )
 from meshctl.pki.record import DeployRecord
+from meshctl.rpctls import Mode, RpcTls
 from meshctl.signer.settings import SignerSettings
 from proxy.model import settings as wire
 from proxy.model.codec import digest, encode, encode_readable
@@ -226,6 +227,8 @@ class ManagedConsul:
     size: int
     gossip_key: str = field(repr=False)
     acl: Acl
+    tls: RpcTls | None = None
+    """None: no certificates can be made for its servers."""
 
 
 def consul_binary(consul: ManagedConsul, layout: Layout) -> str:
@@ -237,13 +240,26 @@ def consul_servers(inventory: Inventory) -> tuple[Host, ...]:
     return tuple(host for host in inventory.hosts if Role.CONTROL in host.roles)
 
 
+def can_consul_have_tls(inventory: Inventory) -> bool:
+    """A server's key is made on its host, by the signer's release."""
+    return all(server in inventory.signer_hosts for server in consul_servers(inventory))
+
+
 def consul_files(
-    inventory: Inventory, host: Host, consul: ManagedConsul, *, is_enforced: bool = True
+    inventory: Inventory,
+    host: Host,
+    consul: ManagedConsul,
+    *,
+    is_enforced: bool = True,
+    tls: Mode | None = None,
 ) -> tuple[RenderedFile, ...]:
     """``consul.json`` and the unit, valid for Consul 1.8 and for the current version alike.
 
-    ``is_enforced``: who has no token may do nothing.
+    ``is_enforced``: who has no token may do nothing. ``tls``: as it is once a deploy has come
+    through, where None.
     """
+    if tls is None:
+        tls = Mode.OFF if consul.tls is None else Mode.ENFORCED
     layout = Layout(host.root)
     servers = consul_servers(inventory)
     is_server = host in servers
@@ -285,6 +301,15 @@ def consul_files(
             "tokens": {"agent": consul.acl.hosts[host.name].agent.secret},
         },
     }
+    if tls is not Mode.OFF:
+        config["ca_file"] = layout.consul_ca
+        config["verify_outgoing"] = tls is Mode.ENFORCED
+        config["verify_server_hostname"] = tls is Mode.ENFORCED
+        # Clients have no certificates: tokens tell them apart, and the gossip key who belongs.
+        config["verify_incoming"] = False
+        if is_server:
+            config["cert_file"] = layout.consul_certificate
+            config["key_file"] = layout.consul_key
     if is_server:
         config["bootstrap_expect"] = len(servers)
     unit = (
@@ -309,6 +334,13 @@ def consul_files(
         ),
         RenderedFile(path=f"{layout.units}/{CONSUL_UNIT}", content=unit.encode()),
     )
+
+
+def consul_ca(host: Host, consul: ManagedConsul) -> tuple[RenderedFile, ...]:
+    """By which the agent knows servers; none, where they have no certificates."""
+    if consul.tls is None:
+        return ()
+    return (RenderedFile(path=Layout(host.root).consul_ca, content=consul.tls.ca),)
 
 
 def consul_token(host: Host, consul: ManagedConsul) -> RenderedFile:

@@ -74,6 +74,24 @@ class Layout:
         return f"{self.etc}/consul.token"
 
     @property
+    def consul_ca(self) -> str:
+        """By which an agent knows the servers of a managed Consul; public."""
+        return f"{self.etc}/consul-ca.pem"
+
+    @property
+    def consul_tls(self) -> str:
+        """A server's ``current/{key.pem,chain.pem}``; ``current`` is switched atomically."""
+        return f"{self.etc}/consul-tls"
+
+    @property
+    def consul_certificate(self) -> str:
+        return f"{self.consul_tls}/current/chain.pem"
+
+    @property
+    def consul_key(self) -> str:
+        return f"{self.consul_tls}/current/key.pem"
+
+    @property
     def state(self) -> str:
         return f"{self.root}/var/lib/meshctl"
 

@@ -21,6 +21,7 @@ from meshctl.consul.access import AccessEdge, NotReady, Spent
 from meshctl.errors import MeshError, RemoteFailure, Unreachable
 from meshctl.facts.request import layout_of
 from meshctl.inventory.model import Host, Inventory
+from meshctl.pki.consul import ConsulCa
 from meshctl.pki.record import DeployRecord
 from meshctl.transport import Connector, files
 from proxy.model.names import HostName
@@ -75,6 +76,7 @@ class ConsulAcl:
         if not any(server.name in staying for server in consul_servers(self.inventory)):
             if not staying:
                 self.tokens.forget_all()
+                ConsulCa(self.tokens.folder).forget_all()
             return
         if self.tokens.management is None:
             return  # a mesh that no deploy has brought access control to yet

@@ -11,6 +11,7 @@ from meshctl.apply.issue import Issuance
 from meshctl.apply.observer import Observer
 from meshctl.inventory.model import Host, Inventory
 from meshctl.pki.authority import Issuer
+from meshctl.pki.consul import ConsulCa
 from meshctl.pki.signers import SignerCertificates
 from meshctl.pki.store import Signer
 from meshctl.state import DeployRecord
@@ -44,6 +45,8 @@ class Means:
     start_registry: Callable[[], Awaitable[None]]
     consul_acl: ConsulAcl | None = None
     """Set where Consul is managed."""
+    consul_ca: ConsulCa | None = None
+    """The same."""
     publish: Callable[[Policy, HostName], Awaitable[int]]
     """Through that host's agent; returns the generation that is published now."""
     now: Callable[[], datetime]

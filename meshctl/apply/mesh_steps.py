@@ -58,7 +58,11 @@ async def change_access(step: Step, means: Means) -> tuple[MeshStepReport, MeshE
     began = time.monotonic()
     try:
         match step.payload:
-            case model.SetUpAccess(grants=grants, tokens=tokens, is_fresh=is_fresh):
+            case model.SetUpAccess(
+                grants=grants, tokens=tokens, is_fresh=is_fresh, is_tls_enforced=is_tls_enforced
+            ):
+                if is_fresh and means.consul_ca is not None and is_tls_enforced:
+                    means.consul_ca.note_enforced()
                 await acl.establish(grants, tokens, is_fresh=is_fresh)
             case model.TrimAccess(grants=grants, hosts=hosts):
                 await acl.trim(grants, hosts)

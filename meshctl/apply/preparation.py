@@ -7,14 +7,19 @@ import os
 import socket
 import ssl
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from meshctl.apply import consul_package
 from meshctl.apply.gather import settled
-from meshctl.artifacts import ManagedConsul, consul_binary
+from meshctl.artifacts import (
+    ManagedConsul,
+    can_consul_have_tls,
+    consul_binary,
+    consul_servers,
+)
 from meshctl.bundle import BundleCache
 from meshctl.bundle.model import Bundle, Target
 from meshctl.errors import MeshError, Refused
@@ -24,6 +29,7 @@ from meshctl.facts.request import layout_of
 from meshctl.inventory.model import ConsulMode, Inventory
 from meshctl.pki import policykey
 from meshctl.pki.authority import pem
+from meshctl.pki.consul import ConsulCa
 from meshctl.pki.signers import SignerCertificates, key_id
 from meshctl.pki.signing import last_published
 from meshctl.pki.store import CaStore
@@ -133,7 +139,11 @@ def _managed_consul(inventory: Inventory, state: StateDir) -> ManagedConsul | No
     if inventory.consul.package is None:
         raise MeshError("consul.mode is managed, but consul.package does not say what to install")
     hosts = [host.name for host in inventory.hosts]
-    return consul_package.resolve(inventory.consul.package, state, hosts)
+    consul = consul_package.resolve(inventory.consul.package, state, hosts)
+    if not can_consul_have_tls(inventory):
+        return consul
+    servers = [host.name for host in consul_servers(inventory)]
+    return replace(consul, tls=ConsulCa.of(state).read(servers, inventory.consul.datacenter))
 
 
 def _bundles(

@@ -208,21 +208,30 @@ async def _set_up_access(state: _Run) -> None:
 
 async def _enforce(state: _Run) -> None:
     """Only if nobody would be locked out: every host came through, its proxy with its token."""
-    if not any(step.phase is Phase.ENFORCE for host in state.plan.hosts for step in host.steps):
+    actions = {
+        step.action for host in state.plan.hosts for step in host.steps
+        if step.phase is Phase.ENFORCE
+    }  # fmt: skip
+    if not actions:
         return
     is_complete = all(
         progress.report is None or progress.report.outcome is Outcome.UNCHANGED
         for progress in state.hosts
     )
     if state.means.stop.is_set() or not is_complete:
-        state.warnings.append(
-            "Consul still lets in who has no token, because not every host came through; deploy"
-            " again once they do"
-        )
+        why = "because not every host came through; deploy again once they do"
+        if Action.ENFORCE_ACCESS in actions:
+            state.warnings.append(f"Consul still lets in who has no token, {why}")
+        if Action.ENFORCE_TLS in actions:
+            state.warnings.append(f"Consul's agents still call its servers without TLS, {why}")
         return
-    acl = state.means.consul_acl
+    acl, ca = state.means.consul_acl, state.means.consul_ca
     assert acl is not None, "planned for a managed Consul only"
-    acl.tokens.note_enforced()
+    if Action.ENFORCE_ACCESS in actions:
+        acl.tokens.note_enforced()
+    if Action.ENFORCE_TLS in actions:
+        assert ca is not None, "the same"
+        ca.note_enforced()
     await _phase(state, Phase.ENFORCE)
 
 

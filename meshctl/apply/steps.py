@@ -27,10 +27,12 @@ from meshctl.layout import (
 )
 from meshctl.plan import model
 from meshctl.plan.model import Step
+from meshctl.rpctls import server_name
 from meshctl.transport import files
 
 CONSUL_READY_S = 30.0
 LEADER_S = 60.0
+CONSUL_KEYS_S = 30.0
 
 
 async def perform(step: Step, remote: Remote, means: Means) -> None:
@@ -62,6 +64,8 @@ async def perform(step: Step, remote: Remote, means: Means) -> None:
                 link=link,
             )
             means.observer.pushed(remote.host.name, sum(len(file.content) for file in written))
+        case model.CertifyConsul() as payload:
+            await _certify_consul(payload, remote, means)
         case model.StartConsul() as payload:
             await _start_consul(payload, remote, means)
         case model.PushWheels(wheels=wheels, directory=directory):
@@ -169,6 +173,8 @@ async def _start_consul(payload: model.StartConsul, remote: Remote, means: Means
             ready_s=CONSUL_READY_S,
             timeout_s=CONSUL_READY_S + 180,
         )
+        if means.consul_ca is not None:
+            means.consul_ca.confirm(remote.host.name)
 
     if not (payload.is_restart and payload.is_server):
         await start()
@@ -176,6 +182,18 @@ async def _start_consul(payload: model.StartConsul, remote: Remote, means: Means
     async with means.one_server:
         await start()
         await wait_leader(remote, payload.address, servers=1)
+
+
+async def _certify_consul(payload: model.CertifyConsul, remote: Remote, means: Means) -> None:
+    assert means.consul_ca is not None, "planned for a managed Consul only"
+    layout = layout_of(remote.host)
+    python = f"{layout.release(payload.release)}/bin/python"
+    keys = (python, "-I", "-m", "meshctl.signer.consul_keys")
+    where = ("--directory", layout.consul_tls)
+    request = await remote.run(*keys, "request", *where, timeout_s=CONSUL_KEYS_S)
+    made = means.consul_ca.certify(remote.host.name, request, payload.datacenter, means.now())
+    name = ("--name", server_name(payload.datacenter))
+    await remote.run(*keys, "install", *where, *name, stdin=made, timeout_s=CONSUL_KEYS_S)
 
 
 async def wait_leader(remote: Remote, address: str, *, servers: int) -> None:

@@ -14,7 +14,7 @@ DISTRIBUTION = "meshctl_signer"
 REQUIRES = ("aiohttp", "cryptography", "msgspec")
 """Third-party libraries that a signer needs; their versions are those that meshctl asks for."""
 
-_ROOTS = ("meshctl.signer.__main__", "meshctl.signer.keys")
+_ROOTS = ("meshctl.signer.__main__", "meshctl.signer.keys", "meshctl.signer.consul_keys")
 
 
 def file_name() -> str:

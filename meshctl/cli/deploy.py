@@ -39,6 +39,7 @@ from meshctl.errors import Exit, InvalidInput
 from meshctl.inventory.files import missing_files
 from meshctl.inventory.model import ConsulMode, Inventory, SignerMode
 from meshctl.pki.authority import Issuer
+from meshctl.pki.consul import ConsulCa
 from meshctl.pki.passphrase import Source, once, source
 from meshctl.pki.signers import SignerCertificates
 from meshctl.pki.signing import Signing, make_missing_key, unlocked
@@ -232,6 +233,7 @@ async def _apply(
                 if consul.mode is ConsulMode.MANAGED
                 else None
             ),
+            consul_ca=(ConsulCa.of(mesh.state) if consul.mode is ConsulMode.MANAGED else None),
             publish=publish,
             now=lambda: datetime.now(UTC),
             observer=watching,

@@ -67,7 +67,12 @@ def access(
 
 
 def between(
-    consul: ManagedConsul, access: Access, before: DeployRecord, record: DeployRecord
+    consul: ManagedConsul,
+    access: Access,
+    before: DeployRecord,
+    record: DeployRecord,
+    *,
+    is_tls_enforced: bool,
 ) -> Iterator[Step]:
     if not access.why:
         return
@@ -82,7 +87,10 @@ def between(
         why=access.why,
         phase=model.Phase.CONSUL,
         payload=model.SetUpAccess(
-            grants=grants(consul.acl, either), tokens=consul.acl.hosts, is_fresh=access.is_fresh
+            grants=grants(consul.acl, either),
+            tokens=consul.acl.hosts,
+            is_fresh=access.is_fresh,
+            is_tls_enforced=is_tls_enforced,
         ),
     )
 

@@ -1,18 +1,21 @@
 """Desired x facts -> plan. Pure: the same input gives an equal plan."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from meshctl.artifacts import ManagedConsul
 from meshctl.errors import MeshError
 from meshctl.facts.model import HostFacts
 from meshctl.facts.preflight import Finding, examine
 from meshctl.inventory.model import ConsulMode, Host
 from meshctl.pki.record import DeployRecord
-from meshctl.plan import access, consul, leftovers, model, proxy, signer
+from meshctl.plan import access, consul, leftovers, model, proxy, rpctls, signer
 from meshctl.plan.access import Access
 from meshctl.plan.desired import Desired, carries_proxy, runs_signer
 from meshctl.plan.model import Action, HostPlan, Plan, Step, Verdict
 from meshctl.plan.record import planned
+from meshctl.plan.rpctls import Tls
+from meshctl.rpctls import Mode
 from proxy.core.verification import Unverified, verified
 from proxy.model.codec import Malformed
 from proxy.model.names import HostName
@@ -45,9 +48,9 @@ def build(
     touched = {name for name, faults in found.items() if not faults}
     record = planned(desired.inventory, touched, desired.before)
     is_whole = len(touched) == len(desired.inventory.hosts)
-    known: Access | None = None
+    known: _Known | None = None
     if desired.consul is not None:
-        known = access.access(desired.inventory, desired.consul, facts, record, is_whole=is_whole)
+        known = _known(desired, desired.consul, facts, record, is_whole=is_whole)
     hosts = tuple(
         _host(desired, host, facts, failures, found, limit, record, known)
         for host in desired.inventory.hosts
@@ -63,9 +66,41 @@ def build(
         record=record,
         warnings=(
             *_untold(desired, facts, failures, found, limit, record),
-            *(access.warnings(known) if known is not None else ()),
+            *(known.warnings if known is not None else ()),
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What the steps of a managed Consul depend on besides their host."""
+
+    access: Access
+    tls: Tls
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        yield from access.warnings(self.access)
+        if self.tls.warning:
+            yield self.tls.warning
+
+
+def _known(
+    desired: Desired,
+    managed: ManagedConsul,
+    facts: Mapping[HostName, HostFacts],
+    record: DeployRecord,
+    *,
+    is_whole: bool,
+) -> _Known:
+    known = access.access(desired.inventory, managed, facts, record, is_whole=is_whole)
+    return _Known(
+        access=known,
+        tls=rpctls.tls(
+            desired.inventory, managed, facts,
+            is_fresh=known.is_fresh, is_whole=is_whole, now=desired.now,
+        ),
+    )  # fmt: skip
 
 
 def _is_wanted(host: Host, limit: Collection[HostName]) -> bool:
@@ -80,7 +115,7 @@ def _host(
     findings: Mapping[HostName, tuple[Finding, ...]],
     limit: Collection[HostName],
     record: DeployRecord,
-    known: Access | None,
+    known: _Known | None,
 ) -> HostPlan:
     if not _is_wanted(host, limit):
         return _left_out(desired, host, facts.get(host.name), record)
@@ -151,7 +186,7 @@ def _untold(
 
 
 def _steps(
-    desired: Desired, host: Host, facts: HostFacts, record: DeployRecord, known: Access | None
+    desired: Desired, host: Host, facts: HostFacts, record: DeployRecord, known: _Known | None
 ) -> Iterator[Step]:
     first: tuple[Step, ...]
     if runs_signer(desired, host):
@@ -160,7 +195,11 @@ def _steps(
         first = tuple(signer.removal(host, facts))
     yield from first
     if desired.consul is not None and known is not None:
-        yield from consul.steps(desired.inventory, desired.consul, host, facts, known)
+        bundle = desired.signer_bundles.get(host.name)
+        yield from consul.steps(
+            desired.inventory, desired.consul, host, facts, known.access, known.tls,
+            signer=bundle.digest if bundle else "",
+        )  # fmt: skip
     if carries_proxy(host):
         coming = {
             wheel.name
@@ -171,8 +210,13 @@ def _steps(
         yield from proxy.steps(desired, host, facts, coming=coming)
     else:
         yield from leftovers.steps(desired, host, facts, None)
-    if desired.consul is not None and known is not None and known.is_enforced_last:
-        yield from consul.enforcement(desired.inventory, desired.consul, host, facts)
+    is_enforced_last = known is not None and (
+        known.access.is_enforced_last or known.tls.is_enforced_last
+    )
+    if desired.consul is not None and known is not None and is_enforced_last:
+        yield from consul.enforcement(
+            desired.inventory, desired.consul, host, facts, known.access, known.tls
+        )
 
 
 def _before(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[Step]:
@@ -188,9 +232,12 @@ def _before(desired: Desired, facts: Mapping[HostName, HostFacts]) -> Iterator[S
         )
 
 
-def _between(desired: Desired, record: DeployRecord, known: Access | None) -> Iterator[Step]:
+def _between(desired: Desired, record: DeployRecord, known: _Known | None) -> Iterator[Step]:
     if desired.consul is not None and known is not None:
-        yield from access.between(desired.consul, known, desired.before, record)
+        yield from access.between(
+            desired.consul, known.access, desired.before, record,
+            is_tls_enforced=known.tls.mode is Mode.ENFORCED,
+        )  # fmt: skip
 
 
 def _after(
@@ -198,11 +245,11 @@ def _after(
     facts: Mapping[HostName, HostFacts],
     published: Snapshot | None,
     record: DeployRecord,
-    known: Access | None,
+    known: _Known | None,
 ) -> Iterator[Step]:
     yield from _publication(desired, facts, published)
     if desired.consul is not None and known is not None:
-        yield from access.after(desired.consul, known, record)
+        yield from access.after(desired.consul, known.access, record)
 
 
 def _publication(

@@ -26,6 +26,7 @@ class Action(StrEnum):
     PREPARE = "prepare"
     PUSH_CONSUL = "push-consul"
     WRITE_CONSUL = "write-consul"
+    CERTIFY_CONSUL = "certify-consul"
     START_CONSUL = "start-consul"
     PUSH_WHEELS = "push-wheels"
     INSTALL_RELEASE = "install-release"
@@ -39,6 +40,7 @@ class Action(StrEnum):
     PRUNE = "prune"
     SET_UP_ACCESS = "set-up-access"
     ENFORCE_ACCESS = "enforce-access"
+    ENFORCE_TLS = "enforce-tls"
     TRIM_ACCESS = "trim-access"
     PUBLISH = "publish"
 
@@ -55,8 +57,8 @@ class Phase(IntEnum):
     """The clients, which know their tokens from the start."""
     PROXY = 3
     ENFORCE = 4
-    """Every proxy has its token: from here on those without one are refused. Only in the deploy
-    that brings access control to a Consul that ran without."""
+    """Every proxy has its token, every server its certificate: from here on those without one are
+    refused. Only in the deploy that brings this to a Consul that ran without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,16 @@ class WriteFiles:
 
     files: tuple[RenderedFile, ...]
     link: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertifyConsul:
+    """A new key on a server of a managed Consul, and a certificate for it; it takes them when it
+    is started."""
+
+    release: str
+    """Digest of the signer's release, which makes the key."""
+    datacenter: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +211,8 @@ class SetUpAccess:
     tokens: Mapping[HostName, HostTokens]
     is_fresh: bool
     """No agent of the mesh ran before."""
+    is_tls_enforced: bool = False
+    """Every agent was started to talk to servers with a certificate only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +229,7 @@ class Publish:
 HostPayload = (
     Prepare | PushConsul | WriteFiles | StartConsul | PushWheels | InstallRelease
     | IssueLeaf | RemoveLeaf | Service | Prune | CertifySigner | RunSigner | RemoveSigner
+    | CertifyConsul
 )  # fmt: skip
 MeshPayload = StartRegistry | Publish | SetUpAccess | TrimAccess
 

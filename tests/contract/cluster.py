@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ from meshctl.apply.consul_acl import ConsulAcl
 from meshctl.apply.consul_tokens import ConsulTokens
 from meshctl.artifacts import ManagedConsul
 from meshctl.inventory.parse import parse
+from meshctl.layout import Layout
+from meshctl.pki.consul import ConsulCa
+from meshctl.rpctls import Mode, server_name
+from meshctl.signer import consul_keys
 from meshctl.transport.local import LocalTransport
 from proxy.model.names import HostName
 from proxy.model.settings import Address
@@ -41,6 +46,8 @@ class Cluster:
     folder: Path
     inventory: Inventory
     processes: dict[HostName, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ca: ConsulCa | None = None
+    """Of its servers, where agents talk TLS to them."""
 
     @property
     def tokens(self) -> ConsulTokens:
@@ -60,14 +67,41 @@ class Cluster:
     def url(self, name: str) -> str:
         return f"http://{self.host(name).address}:8500"
 
-    def start(self, name: str, *, is_enforced: bool = True, has_acl: bool = True) -> None:
+    def certify(self, name: str) -> None:
+        """As a deploy does on a server, with the command's own functions."""
+        assert self.ca is not None
+        host, datacenter = self.host(name), self.inventory.consul.datacenter
+        folder = Path(Layout(host.root).consul_tls)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now = datetime.now(UTC)
+        made = self.ca.certify(host.name, consul_keys.request(folder), datacenter, now)
+        consul_keys.install(folder, server_name(datacenter), made, now=now)
+        self.ca.confirm(host.name)
+
+    def trust(self, name: str) -> None:
+        """Writes the CA for that host's agent."""
+        assert self.ca is not None
+        path = Path(Layout(self.host(name).root).consul_ca)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.ca.read((), self.inventory.consul.datacenter).ca)
+
+    def start(
+        self,
+        name: str,
+        *,
+        is_enforced: bool = True,
+        has_acl: bool = True,
+        tls: Mode = Mode.OFF,
+    ) -> None:
         """Ends the agent first, if it runs."""
         self.stop(name)
         host = self.host(name)
         consul = ManagedConsul(
             binary=Path(self.binary), sha256="", size=0, gossip_key=GOSSIP_KEY, acl=self.acl
         )
-        file, _ = artifacts.consul_files(self.inventory, host, consul, is_enforced=is_enforced)
+        file, _ = artifacts.consul_files(
+            self.inventory, host, consul, is_enforced=is_enforced, tls=tls
+        )
         config = json.loads(file.content)
         # All agents share this machine's loopback.
         config["client_addr"] = host.address

@@ -261,24 +261,25 @@ def test_no_private_key_made_for_a_host_ever_left_it(lab: Any, operator: Operato
     on_hosts = set()
     for host in lab.hosts[:3]:
         text = host.run(
-            "for key in $(find /var/lib/meshctl/identities -name key.pem); do "
+            "for key in $(find /var/lib/meshctl/identities /etc/meshctl/consul-tls/current/ "
+            "-name key.pem); do "
             "sed -n 2p $key; stat -c '%a %U' $key; done"
         ).stdout.split("\n")
         on_hosts |= {line for line in text if len(line) == 64}
-        assert [line for line in text if line and len(line) != 64] == ["600 meshctl"] * text.count(
-            "600 meshctl"
-        )
-    assert len(on_hosts) >= 5, "there are keys to look for"
+        owners = [line for line in text if line and len(line) != 64]
+        assert set(owners) <= {"600 meshctl", "600 meshctl-consul"}
+        assert owners.count("600 meshctl-consul") == 1, "of its Consul server"
+    assert len(on_hosts) >= 5 + 3, "there are keys to look for"
 
     recorded = record_of(operator).read_bytes()
     assert b"BEGIN CERTIFICATE REQUEST" in recorded, "the recording has what it should have"
     assert ops.count_keys(recorded) == 0
 
-    own = {"root.key", "issuing.key", "policy.key"}
+    own, plain = {"root.key", "issuing.key", "policy.key"}, {"ca.key"}
     files = [path for path in operator.directory.rglob("*") if path.is_file()]
     for path in files:
         data = path.read_bytes()
-        assert path.name in own or ops.count_keys(data) == 0, path
+        assert path.name in own | plain or ops.count_keys(data) == 0, path
         assert b"ENCRYPTED" in data or path.name not in own, f"{path} is not encrypted"
         assert not any(line.encode() in data for line in on_hosts), path
 
@@ -359,16 +360,56 @@ def test_consuls_access_control_is_brought_back_without_a_failed_request(
             host.run(f'python3 -c "{WITHOUT_ACCESS}"; systemctl restart meshctl-consul')
             ops.wait_for(lambda host=host: leads(host), f"a leader at {host.name}", 60)
         operator.wait_well(120)
-    with ops.load(lab.hosts[0], requests=3_000) as result:
-        operator.run("deploy", "--yes")
-    assert result["failed"] == 0, result
-    operator.wait_well(120)
+    # With the tokens goes the CA: agents first insist on the old one's certificates no more.
+    for _ in range(2 if lost == "tokens" else 1):
+        with ops.load(lab.hosts[0], requests=3_000) as result:
+            operator.run("deploy", "--yes")
+        assert result["failed"] == 0, result
+        operator.wait_well(120)
     plan = operator.json("deploy", "--dry-run")["plan"]
     assert plan["between"] == plan["after"] == []
     assert all(not host["steps"] for host in plan["hosts"]), plan
     for host in lab.hosts[:3]:
         refused = "curl -sS -o /dev/null -w '%{http_code}' http://127.0.0.1:8500/v1/kv/x"
         assert host.run(refused).stdout == "403"
+
+
+WITHOUT_TLS = (
+    "import json; path = '/etc/meshctl/consul.json'; config = json.load(open(path)); "
+    "[config.pop(key, None) for key in ('ca_file', 'cert_file', 'key_file', 'verify_outgoing', "
+    "'verify_server_hostname', 'verify_incoming')]; open(path, 'w').write(json.dumps(config))"
+)
+
+
+def test_tls_comes_to_a_consul_that_ran_without_and_no_request_fails(
+    lab: Any, operator: Operator
+) -> None:
+    """As an earlier release left it: no CA, no certificates."""
+    state = operator.directory / ".meshctl" / "consul"
+    for name in ("ca.key", "ca.pem", "tls-enforced"):
+        (state / name).unlink()
+    for host in lab.hosts[:3]:
+        host.run(f'python3 -c "{WITHOUT_TLS}"; systemctl stop meshctl-consul')
+        host.run("rm -rf /etc/meshctl/consul-ca.pem /etc/meshctl/consul-tls")
+    for host in lab.hosts[:3]:
+        host.run("systemctl start --no-block meshctl-consul")
+    for host in lab.hosts[:3]:
+        ops.wait_for(lambda host=host: leads(host), f"a leader at {host.name}", 60)
+    operator.wait_well(120)
+    with ops.load(lab.hosts[0], requests=3_000) as result:
+        operator.run("deploy", "--yes")
+    assert result["failed"] == 0, result
+    operator.wait_well(120)
+    for host in lab.hosts[:3]:
+        config = json.loads(host.run("cat /etc/meshctl/consul.json").stdout)
+        assert config["verify_outgoing"]
+        assert config["verify_server_hostname"]
+        modes = host.run(
+            "stat -c '%a %U' /etc/meshctl/consul-tls /etc/meshctl/consul-tls/current/key.pem"
+        ).stdout
+        assert modes.splitlines() == ["700 meshctl-consul", "600 meshctl-consul"]
+    plan = operator.json("deploy", "--dry-run")["plan"]
+    assert all(not host["steps"] for host in plan["hosts"]), plan
 
 
 def leads(host: Any) -> bool:

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from meshctl.apply.consul_tokens import ConsulTokens
 from meshctl.apply.report import Outcome
 from meshctl.apply.run import run
 from meshctl.errors import MeshError, RemoteFailure
+from meshctl.pki.consul import ConsulCa
 from meshctl.plan import model
 from meshctl.plan.model import Action, HostPlan, Phase, Plan, Step, Verdict
 from proxy.model.names import HostName
@@ -35,7 +36,7 @@ def on_host(phase: Phase, *, is_broken: bool = False) -> Step:
     made = model.Directory(path="/dev/null/x", mode=0o755, owner="")
     return Step(
         host=HostName("front"),
-        action=Action.PREPARE,
+        action=Action.ENFORCE_ACCESS if phase is Phase.ENFORCE else Action.PREPARE,
         title="nothing",
         why="",
         phase=phase,
@@ -61,6 +62,46 @@ def plan_of(steps: Collection[Step], *others: HostPlan) -> Plan:
         between=(of_mesh(Action.SET_UP_ACCESS, set_up),),
         after=(of_mesh(Action.TRIM_ACCESS, model.TrimAccess(grants=(), hosts=frozenset())),),
     )
+
+
+def with_tls(lab: Any, steps: Collection[Step]) -> tuple[Plan, Any, ConsulCa]:
+    ca = ConsulCa.of(lab.state)
+    plan = plan_of(steps)
+    means = lab.means(plan, consul_acl=Access(ConsulTokens.of(lab.state)), consul_ca=ca)
+    return plan, means, ca
+
+
+def insists(ca: ConsulCa) -> bool:
+    return ca.read((), "dc1").is_enforced
+
+
+TLS_LAST = replace(on_host(Phase.ENFORCE), action=Action.ENFORCE_TLS)
+
+
+async def test_agents_insist_on_tls_once_every_host_came_through(lab: Any) -> None:
+    plan, means, ca = with_tls(lab, [on_host(Phase.AGENT), TLS_LAST])
+    assert (await run(plan, means)).is_good
+    assert insists(ca)
+    assert not ConsulTokens.of(lab.state).read([]).is_enforced, "that is another matter"
+
+
+async def test_agents_do_not_insist_on_tls_when_a_host_failed(lab: Any) -> None:
+    plan, means, ca = with_tls(lab, [on_host(Phase.PROXY, is_broken=True), TLS_LAST])
+    report = await run(plan, means)
+    assert not insists(ca)
+    assert any("without TLS" in warning for warning in report.warnings)
+    assert not any("has no token" in warning for warning in report.warnings)
+
+
+async def test_a_cluster_that_begins_with_tls_is_remembered_to_insist_on_it(lab: Any) -> None:
+    for is_tls_enforced in (False, True):
+        plan, means, ca = with_tls(lab, [on_host(Phase.AGENT)])
+        set_up = model.SetUpAccess(
+            grants=(), tokens={}, is_fresh=True, is_tls_enforced=is_tls_enforced
+        )
+        plan = replace(plan, between=(of_mesh(Action.SET_UP_ACCESS, set_up),))
+        await run(plan, means)
+        assert insists(ca) == is_tls_enforced
 
 
 def is_enforced(access: Access) -> bool:
