@@ -305,7 +305,8 @@ def consul_files(
         config["ca_file"] = layout.consul_ca
         config["verify_outgoing"] = tls is Mode.ENFORCED
         config["verify_server_hostname"] = tls is Mode.ENFORCED
-        # Clients have no certificates: tokens tell them apart, and the gossip key who belongs.
+        # Clients have no certificates: tokens tell them apart. Port 8300 is for the mesh's hosts
+        # alone (docs/consul.md).
         config["verify_incoming"] = False
         if is_server:
             config["cert_file"] = layout.consul_certificate
