@@ -78,7 +78,9 @@ async def _talk(process: asyncio.subprocess.Process, verb: str, stdin: bytes) ->
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    with suppress(BrokenPipeError, ConnectionResetError):
+    # One that has ended already says why by its exit code; RuntimeError is uvloop's word for a pipe
+    # that it has found closed.
+    with suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         process.stdin.write(stdin)
         await process.stdin.drain()
     process.stdin.close()

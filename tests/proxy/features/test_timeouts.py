@@ -44,7 +44,7 @@ async def test_every_try_timing_out_is_said_with_the_number_of_tries(grid: Any) 
     app = await grid.serve("api", "a1")
     app.script = silent
     grid.policy["api"] = ServicePolicy(
-        timeouts=Timeouts(per_try_s=0.2, request_s=5),
+        timeouts=Timeouts(per_try_s=0.2, request_s=60),
         retries=Retries(on=("per-try-timeout",), attempts=1),
     )
     grid.apply()

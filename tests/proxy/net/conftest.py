@@ -25,7 +25,7 @@ Script = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[N
 def until() -> Any:
     """``await until(condition)``: polls until it is true; fails the test at the deadline."""
 
-    async def wait(condition: Callable[[], Any], *, deadline_s: float = 5.0) -> Any:
+    async def wait(condition: Callable[[], Any], *, deadline_s: float = 20.0) -> Any:
         async with asyncio.timeout(deadline_s):
             while not (found := condition()):
                 await asyncio.sleep(0.005)
