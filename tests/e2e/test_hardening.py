@@ -107,7 +107,7 @@ def test_keys_are_for_their_owners_alone(lab: Any, operator: Operator) -> None:
         keys = [line.split(" ", 2) for line in found if line]
         assert keys, host.name
         assert all(
-            (mode, owner) in (("600", "meshctl"), ("600", "meshctl-signer"))
+            mode == "600" and owner in ("meshctl", "meshctl-signer", "meshctl-consul")
             for mode, owner, _ in keys
         ), keys
         modes = host.run(

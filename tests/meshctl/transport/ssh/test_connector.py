@@ -299,7 +299,10 @@ async def test_a_user_with_sudo_rights_runs_commands_as_root(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await transport.close()
-    assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
+    process = Path(f"/proc/{pid_file.read_text().strip()}")
+    async with asyncio.timeout(10):  # the far side ends it when it notices
+        while process.exists():
+            await asyncio.sleep(0.01)
 
 
 async def test_become_none_runs_commands_as_the_user_himself(
