@@ -15,10 +15,10 @@ from pathlib import Path
 
 import uvloop
 
+from proxy import log
 from proxy.core.validation import validate
 from proxy.model.codec import Malformed, decode
 from proxy.model.settings import Settings
-from proxy.net import log
 from proxy.net.dataplane import ListenError
 from proxy.net.server import Server, StartError
 

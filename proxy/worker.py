@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from proxy.net import log
+from proxy import log
 from proxy.net.worker import HUNG_S, Worker
 
 

@@ -29,6 +29,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"cryptography", "msgspec"},
     ),
     "proxy.query": ({"proxy.model"}, set()),
+    # The same lines and notices from every program that runs on a host.
+    "proxy.log": ({"proxy.core"}, set()),
+    "proxy.notify": (set(), set()),
     "meshctl": ({"proxy"}, set()),
     "meshctl.errors": ({"proxy.model"}, set()),
     "meshctl.layout": ({"proxy.model"}, set()),
@@ -143,6 +146,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "meshctl.signer": (
         {
             *("proxy.model", "proxy.core", "proxy.keyfiles", "proxy.chains"),
+            *("proxy.log", "proxy.notify"),
             *("meshctl.errors", "meshctl.durable", "meshctl.pki.authority"),
             *("meshctl.pki.issued", "meshctl.pki.record"),
         },

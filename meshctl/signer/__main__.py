@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meshctl.signer import log, state
+from meshctl.signer import state
 from meshctl.signer.service import Service, StartError
 from meshctl.signer.settings import SignerSettings
+from proxy import log
 from proxy.keyfiles import Refused
 from proxy.model import codec
 from proxy.model.names import InvalidName, parse_host, parse_trust_domain
@@ -77,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 1
         return 0
-    log.configure()
+    # Each certificate leaves a line; the rate of asking is limited.
+    log.configure(are_repeats_held_back=False)
     try:
         return asyncio.run(serve(settings))
     except StartError as error:

@@ -19,13 +19,13 @@ from meshctl.signer.admin import Admin
 from meshctl.signer.decision import STATUS, Caller, Code, Refusal, identify
 from meshctl.signer.listener import Listener
 from meshctl.signer.measures import Measures
-from meshctl.signer.notify import notify
 from meshctl.signer.settings import SignerSettings, SignerStatus
 from meshctl.signer.signing import Signing
 from proxy import __version__
 from proxy.keyfiles import Refused
 from proxy.model import codec
 from proxy.model.codec import Value
+from proxy.notify import Notifier
 
 PATH = "/v1/renew"
 MAX_BODY_BYTES = 16 * 1024
@@ -66,6 +66,7 @@ class Service:
         self._settings = settings
         self._now = clock or (lambda: datetime.now(UTC))
         self._started_at = f"{self._now():%Y-%m-%dT%H:%M:%SZ}"
+        self._notifier = Notifier(os.environ)
         self._measures = Measures()
         self._signing = Signing(settings, self._measures)
         self._in_force: state.InForce | None = None
@@ -87,7 +88,7 @@ class Service:
             for part in parts[1:]:
                 if part.done() and not self._stop.is_set():
                     _log.critical("task %s died", part.get_name(), exc_info=part.exception())
-            notify("STOPPING=1")
+            self._notifier.stopping()
             upkeep.cancel()
             stop.cancel()
             await asyncio.gather(upkeep, stop, return_exceptions=True)
@@ -145,7 +146,7 @@ class Service:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise StartError(f"cannot listen on {where}: {reason}") from error
         _log.info("ready", extra=self._digests())
-        notify("READY=1")
+        self._notifier.ready()
         self.started.set_result(port)
 
     async def _keep_up(self) -> None:

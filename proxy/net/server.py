@@ -29,7 +29,6 @@ from proxy.net.channel import Reply
 from proxy.net.consul import Consul
 from proxy.net.dataplane import DataPlane
 from proxy.net.health import HealthChecker
-from proxy.net.notify import Notifier
 from proxy.net.observing import Observing
 from proxy.net.pulse import PULSE_S, pulse
 from proxy.net.registrar import Registrar, Standing
@@ -40,6 +39,7 @@ from proxy.net.store import Store
 from proxy.net.tasks import Tasks
 from proxy.net.watcher import Watcher
 from proxy.net.workers import Workers
+from proxy.notify import Notifier
 
 FIRST_ANSWERS_S = 5.0
 """How long the start waits for the registry before it goes on without."""

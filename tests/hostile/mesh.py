@@ -24,8 +24,8 @@ from proxy.model.routing import Match
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
 from proxy.model.signed import Kind
 from proxy.model.snapshot import pack
-from proxy.net.notify import Notifier
 from proxy.net.server import Server
+from proxy.notify import Notifier
 
 TD = TrustDomain("mesh.test")
 API, WEB, DB = ServiceName("api"), ServiceName("web"), ServiceName("db")

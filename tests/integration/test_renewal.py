@@ -25,9 +25,9 @@ from proxy.model.names import ServiceName
 from proxy.model.policy import Policy, Snapshot
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
 from proxy.model.status import ProxyStatus, RenewalStatus
-from proxy.net.notify import Notifier
 from proxy.net.server import Server
 from proxy.net.store import FILE_NAME, LastGood
+from proxy.notify import Notifier
 
 BOTH = DeployRecord(hosts={HOST: HostRecord(services=(API, WEB))})
 NOBODY = "http://127.0.0.1:1"

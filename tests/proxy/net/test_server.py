@@ -23,9 +23,9 @@ from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstrea
 from proxy.model.status import ProxyStatus
 from proxy.net import server as module
 from proxy.net.dataplane import DataPlane, ListenError
-from proxy.net.notify import Notifier
 from proxy.net.server import Server, StartError
 from proxy.net.store import FILE_NAME, LastGood
+from proxy.notify import Notifier
 
 API, WEB = ServiceName("api"), ServiceName("web")
 SLOW = Policy(defaults=ServicePolicy(timeouts=Timeouts(request_s=60.0)))

@@ -74,14 +74,23 @@ class Repetition(logging.Filter):
         return is_let_through
 
 
-def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
-    """Once, at start; replaces whatever handlers the root logger had."""
+def configure(
+    stream: TextIO | None = None,
+    *,
+    level: int = logging.INFO,
+    are_repeats_held_back: bool = True,
+) -> None:
+    """Once, at start; replaces whatever handlers the root logger had.
+
+    ``are_repeats_held_back`` False: for who has to show each decision, and bounds them itself.
+    """
     target = sys.stderr if stream is None else stream
     if isinstance(target, io.TextIOWrapper):
         target.reconfigure(encoding="utf-8", errors="backslashreplace")
     handler = logging.StreamHandler(target)
     handler.setFormatter(JsonFormatter())
-    handler.addFilter(Repetition())
+    if are_repeats_held_back:
+        handler.addFilter(Repetition())
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # A failing handler must not print a traceback with the record's arguments to stderr.
     logging.raiseExceptions = False

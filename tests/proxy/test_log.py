@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.net import log
+from proxy import log
 
 PEM = "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----"
 
@@ -93,3 +93,13 @@ def test_the_table_of_repetitions_is_bounded() -> None:
         record = logging.LogRecord("x", logging.INFO, "f", 1, f"m{number}", (), None)
         assert repetition.filter(record)
     assert len(repetition._seen) <= log.MAX_TRACKED
+
+
+def test_who_has_to_show_each_decision_holds_no_repeats_back(lines: Any) -> None:
+    stream = io.StringIO()
+    log.configure(stream, are_repeats_held_back=False)
+    for _ in range(3 * log.REPEATS_AT_ONCE):
+        logging.getLogger("x").info("signed %s", PEM)
+    shown = stream.getvalue().splitlines()
+    assert len(shown) == 3 * log.REPEATS_AT_ONCE
+    assert "MIGH" not in stream.getvalue()

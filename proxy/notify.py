@@ -21,15 +21,15 @@ class Notifier:
         self.watchdog_s = _watchdog_s(environment)
         """How often systemd wants to hear from us, at the latest; None: never."""
 
-    def ready(self, status: str) -> None:
-        self._send(f"READY=1\nSTATUS={_line(status)}")
+    def ready(self, status: str = "") -> None:
+        self._send("READY=1" + _status(status))
 
     def reloading(self) -> None:
         """To be followed by ``ready``. The time stamp is what ``Type=notify-reload`` asks for."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self, status: str) -> None:
-        self._send(f"STOPPING=1\nSTATUS={_line(status)}")
+    def stopping(self, status: str = "") -> None:
+        self._send("STOPPING=1" + _status(status))
 
     def status(self, status: str) -> None:
         self._send(f"STATUS={_line(status)}")
@@ -56,6 +56,10 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
     if pid is not None and pid != str(os.getpid()):
         return None
     return int(interval) / 1e6
+
+
+def _status(text: str) -> str:
+    return f"\nSTATUS={_line(text)}" if text else ""
 
 
 def _line(text: str) -> str:

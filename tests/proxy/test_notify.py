@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.net.notify import Notifier
+from proxy.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])
