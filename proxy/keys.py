@@ -20,12 +20,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.backends import default_backend
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from proxy import chains, keyfiles
-from proxy.keyfiles import CHAIN, CURRENT, KEY, PENDING, Refused
+from proxy import chains, keyfiles, keypairs
+from proxy.keyfiles import Refused
 from proxy.model.codec import Value, encode
 from proxy.model.names import (
     InvalidName,
@@ -52,26 +51,10 @@ class Shown(Value, frozen=True, kw_only=True):
 
 def request(state_dir: Path, service: ServiceName, trust_domain: TrustDomain) -> bytes:
     """A new pending key, replacing an earlier one; the request for its certificate, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName(
-        [x509.UniformResourceIdentifier(spiffe_id(trust_domain, service))]
-    )
-    csr = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, service)]))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
     with _locked(state_dir, service) as directory:
-        pending = directory / PENDING
-        keyfiles.make_directory(pending)
-        keyfiles.write(pending / KEY, encoded)
-    return csr.public_bytes(serialization.Encoding.PEM)
+        return keypairs.make(
+            directory, common_name=service, uris=[spiffe_id(trust_domain, service)]
+        )
 
 
 def install(
@@ -93,18 +76,7 @@ def install(
     chains.check_chain(certificates, chains.certificates(bundle, "the trust bundle"), now)
     canonical = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
     with _locked(state_dir, service) as directory:
-        current = directory / CURRENT
-        target = directory / f"{leaf.serial_number:x}"
-        if keyfiles.read_link(current) == target.name and chains.matches(target / KEY, leaf):
-            if (target / CHAIN).read_bytes() != canonical:
-                keyfiles.write(target / CHAIN, canonical)  # same leaf, other intermediates
-            return _status(leaf, trust_domain, service)
-        pending_key = directory / PENDING / KEY
-        if not pending_key.exists():
-            raise Refused(f"{service} has no pending key: run `request` first")
-        if not chains.matches(pending_key, leaf):
-            raise Refused(f"the certificate for {service} is not for the pending key")
-        keyfiles.put_in_force(directory, target, pending_key.read_bytes(), canonical)
+        keypairs.put_in_force(directory, leaf, canonical, f"the certificate for {service}")
     return _status(leaf, trust_domain, service)
 
 
@@ -138,13 +110,9 @@ def inspect(
 
 
 def _in_force(state_dir: Path, service: ServiceName) -> x509.Certificate:
-    current = state_dir / "identities" / service / CURRENT
-    if not current.is_dir():
-        raise Refused(f"{service} has no certificate in force")
-    leaf = chains.certificates(keyfiles.read(current / CHAIN), str(current / CHAIN))[0]
-    if not chains.matches(current / KEY, leaf):
-        raise Refused(f"{current / KEY} is not the key of the certificate beside it")
-    return leaf
+    directory = state_dir / "identities" / service
+    chain, _ = keypairs.in_force(directory, f"{service} has no certificate in force")
+    return chain[0]
 
 
 def _check_leaf(

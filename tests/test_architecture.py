@@ -24,8 +24,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "proxy.worker": ({"proxy"}, {"uvloop"}),
     "proxy.keyfiles": (set(), set()),
     "proxy.chains": ({"proxy.keyfiles"}, {"cryptography"}),
+    "proxy.keypairs": ({"proxy.keyfiles", "proxy.chains"}, {"cryptography"}),
     "proxy.keys": (
-        {"proxy.model", "proxy.keyfiles", "proxy.chains"},
+        {"proxy.model", "proxy.keyfiles", "proxy.chains", "proxy.keypairs"},
         {"cryptography", "msgspec"},
     ),
     "proxy.query": ({"proxy.model"}, set()),
@@ -146,7 +147,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "meshctl.signer": (
         {
             *("proxy.model", "proxy.core", "proxy.keyfiles", "proxy.chains"),
-            *("proxy.log", "proxy.notify"),
+            *("proxy.keypairs", "proxy.log", "proxy.notify"),
             *("meshctl.errors", "meshctl.durable", "meshctl.pki.authority"),
             *("meshctl.pki.issued", "meshctl.pki.record"),
         },
@@ -256,7 +257,7 @@ for name in ({blocked}):
     sys.modules[name] = None
 import importlib, pkgutil, proxy
 for module in pkgutil.walk_packages(proxy.__path__, "proxy."):
-    if module.name not in ("proxy.__main__", "proxy.keys", "proxy.chains"):
+    if module.name not in ("proxy.__main__", "proxy.keys", "proxy.chains", "proxy.keypairs"):
         importlib.import_module(module.name)
 import proxy.__main__
 """

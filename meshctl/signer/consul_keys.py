@@ -18,32 +18,16 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.backends import default_backend
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from proxy import chains, keyfiles
-from proxy.keyfiles import CHAIN, CURRENT, KEY, PENDING, Refused
+from proxy import chains, keyfiles, keypairs
+from proxy.keyfiles import Refused
 
 
 def request(directory: Path) -> bytes:
     """A new pending key, replacing an earlier one; the request for its certificate, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    csr = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([]))  # the CA names it
-        .sign(key, hashes.SHA256())
-    )
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
     with _locked(directory):
-        pending = directory / PENDING
-        keyfiles.make_directory(pending)
-        keyfiles.write(pending / KEY, encoded)
-    return csr.public_bytes(serialization.Encoding.PEM)
+        return keypairs.make(directory)  # the CA names it
 
 
 def install(directory: Path, name: str, chain: bytes, *, now: datetime) -> dict[str, str]:
@@ -51,36 +35,20 @@ def install(directory: Path, name: str, chain: bytes, *, now: datetime) -> dict[
 
     Doing it again with the same one is not an error, so that an interrupted deploy converges.
     """
-    certificate = _only(chain, "the certificate")
+    certificate = _only(chains.certificates(chain, "the certificate"), "the certificate")
     _check(certificate, name, now)
     with _locked(directory):
-        target = directory / f"{certificate.serial_number:x}"
-        is_current = keyfiles.read_link(directory / CURRENT) == target.name
-        if is_current and chains.matches(target / KEY, certificate):
-            return _status(certificate)
-        pending_key = directory / PENDING / KEY
-        if not pending_key.exists():
-            raise Refused("there is no pending key: run `request` first")
-        if not chains.matches(pending_key, certificate):
-            raise Refused("the certificate is not for the pending key")
-        keyfiles.put_in_force(directory, target, pending_key.read_bytes(), chain)
+        keypairs.put_in_force(directory, certificate, chain, "the certificate")
     return _status(certificate)
 
 
 def show(directory: Path) -> dict[str, str]:
     """What is in force. Raises Refused when nothing is, or its key is not there."""
-    current = directory / CURRENT
-    if not current.is_dir():
-        raise Refused(f"{directory} has no certificate in force")
-    current = current.resolve()  # once: it may be switched between two reads
-    certificate = _only(keyfiles.read(current / CHAIN), str(current / CHAIN))
-    if not chains.matches(current / KEY, certificate):
-        raise Refused(f"{current / KEY} is not the key of the certificate beside it")
-    return _status(certificate)
+    chain, _ = keypairs.in_force(directory, f"{directory} has no certificate in force")
+    return _status(_only(chain, "what is in force"))
 
 
-def _only(pem: bytes, what: str) -> x509.Certificate:
-    found = chains.certificates(pem, what)
+def _only(found: Sequence[x509.Certificate], what: str) -> x509.Certificate:
     if len(found) != 1:
         raise Refused(f"{what} has to be one certificate, not {len(found)}")
     return found[0]

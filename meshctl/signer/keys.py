@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from meshctl.errors import MeshError
 from meshctl.pki.authority import Issuer, pem, serial_text, trust_domain_of
 from meshctl.signer.settings import CaStatus, ShownCa
-from proxy import chains, keyfiles
-from proxy.keyfiles import CHAIN, CURRENT, KEY, PENDING, Refused
+from proxy import chains, keyfiles, keypairs
+from proxy.keyfiles import Refused
 from proxy.model.codec import encode
 from proxy.model.names import InvalidName, TrustDomain, parse_trust_domain
 
@@ -34,26 +34,8 @@ FOLDER = "intermediate"
 
 def request(state_dir: Path, trust_domain: TrustDomain) -> bytes:
     """A new pending key, replacing an earlier one; the request for its certificate, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName(
-        [x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]
-    )
-    csr = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([]))  # the root names it
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
     with _locked(state_dir) as directory:
-        pending = directory / PENDING
-        keyfiles.make_directory(pending)
-        keyfiles.write(pending / KEY, encoded)
-    return csr.public_bytes(serialization.Encoding.PEM)
+        return keypairs.make(directory, uris=[f"spiffe://{trust_domain}"])  # the root names it
 
 
 def install(
@@ -68,44 +50,26 @@ def install(
     _check_ca(ca, trust_domain, now)
     chains.check_chain(certificates, chains.certificates(bundle, "the trust bundle"), now)
     with _locked(state_dir) as directory:
-        target = directory / serial_text(ca)
-        if keyfiles.read_link(directory / CURRENT) == target.name and chains.matches(
-            target / KEY, ca
-        ):
-            return status_of(ca)
-        pending_key = directory / PENDING / KEY
-        if not pending_key.exists():
-            raise Refused("there is no pending key: run `request` first")
-        if not chains.matches(pending_key, ca):
-            raise Refused("the certificate is not for the pending key")
         # Alone: hosts have the root already, and get this one with each leaf.
-        keyfiles.put_in_force(directory, target, pending_key.read_bytes(), pem(ca))
+        keypairs.put_in_force(directory, ca, pem(ca), "the certificate")
     return status_of(ca)
 
 
 def load(state_dir: Path, trust_domain: TrustDomain) -> Issuer:
     """The intermediate in force, with its key; its time is not looked at. Raises Refused."""
-    link = state_dir / FOLDER / CURRENT
-    if not link.is_dir():
-        raise Refused(f"{state_dir} has no signer's certificate in force")
-    current = link.resolve()  # once: it may be switched between two reads
-    ca = chains.certificates(keyfiles.read(current / CHAIN), str(current / CHAIN))[0]
+    nothing = f"{state_dir} has no signer's certificate in force"
+    (ca, *_), key_file = keypairs.in_force(state_dir / FOLDER, nothing)
     _check_kind(ca, trust_domain)
-    if not chains.matches(current / KEY, ca):
-        raise Refused(f"{current / KEY} is not the key of the certificate beside it")
-    key = serialization.load_pem_private_key(keyfiles.read(current / KEY), password=None)
+    key = serialization.load_pem_private_key(keyfiles.read(key_file), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Refused(f"{current / KEY} is not an EC key")
+        raise Refused(f"{key_file} is not an EC key")
     return Issuer(certificate=ca, key=key)
 
 
 def show(state_dir: Path) -> ShownCa:
     """What is in force, or why nothing is."""
-    current = state_dir / FOLDER / CURRENT
-    if not current.is_dir():
-        return ShownCa(signer=None, error="no certificate in force")
     try:
-        ca = chains.certificates(keyfiles.read(current / CHAIN), str(current / CHAIN))[0]
+        (ca, *_), _ = keypairs.in_force(state_dir / FOLDER, "no certificate in force")
         load(state_dir, _trust_domain(ca))
     except Refused as error:
         return ShownCa(signer=None, error=str(error))
