@@ -104,9 +104,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "meshctl.pki": ({"proxy.model", "meshctl"}, {"cryptography", "msgspec"}),
     "meshctl.pki.authority": (
-        {"proxy.model", "meshctl.errors", "meshctl.pki.record"},
+        {"proxy.model", "meshctl.errors", "meshctl.pki.certificates", "meshctl.pki.record"},
         {"cryptography"},
     ),
+    "meshctl.pki.certificates": (set(), {"cryptography"}),
     "meshctl.pki.record": ({"proxy.model"}, set()),
     "meshctl.durable": ({"proxy.model", "meshctl.errors"}, set()),
     "meshctl.state": (
@@ -149,7 +150,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             *("proxy.model", "proxy.core", "proxy.keyfiles", "proxy.chains"),
             *("proxy.keypairs", "proxy.log", "proxy.notify"),
             *("meshctl.errors", "meshctl.durable", "meshctl.pki.authority"),
-            *("meshctl.pki.issued", "meshctl.pki.record"),
+            *("meshctl.pki.certificates", "meshctl.pki.issued", "meshctl.pki.record"),
         },
         {"aiohttp", "cryptography"},
     ),

@@ -29,8 +29,9 @@ from meshctl.facts.request import layout_of
 from meshctl.inventory.model import ConsulMode, Inventory
 from meshctl.pki import policykey
 from meshctl.pki.authority import pem
+from meshctl.pki.certificates import key_id
 from meshctl.pki.consul import ConsulCa
-from meshctl.pki.signers import SignerCertificates, key_id
+from meshctl.pki.signers import SignerCertificates
 from meshctl.pki.signing import last_published
 from meshctl.pki.store import CaStore
 from meshctl.plan.build import build

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshctl.errors import MeshError, Refused
+from meshctl.pki.certificates import authority_key, draft, leaf_draft, usage
 from meshctl.pki.record import DeployRecord
 from proxy.model.names import (
     HostName,
@@ -181,7 +182,7 @@ def _certify_ca(
         until,
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_key_identifier_of(root.certificate), critical=False)
+    builder = builder.add_extension(authority_key(root.certificate), critical=False)
     builder = builder.add_extension(
         x509.NameConstraints(
             # RFC 5280, 4.2.1.10: a URI constraint is matched against the host part. Names of
@@ -311,45 +312,20 @@ def _enforce(issuer: Issuer, terms: _Terms, now: datetime) -> None:
 
 
 def _sign(issuer: Issuer, terms: _Terms) -> x509.Certificate:
-    unused = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "key_cert_sign",
-            "crl_sign",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
     return (
-        x509.CertificateBuilder()
-        # Which host it was made for: so that a signer, asked to renew it, can look the host up.
-        # Not an identity, and not a kind of name that anybody matches; the SAN is critical.
-        .subject_name(x509.Name([x509.NameAttribute(HOST_NAME, terms.host)]))
-        .issuer_name(issuer.certificate.subject)
-        .public_key(terms.public_key)
-        # 159 random bits; the CA/Browser Forum asks for 64.
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(terms.not_before)
-        .not_valid_after(terms.not_after)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(digital_signature=True, **unused), critical=True)
-        .add_extension(
+        leaf_draft(
+            issuer.certificate,
+            terms.public_key,
+            terms.not_before,
+            terms.not_after,
+            # Which host it was made for: so that a signer, asked to renew it, can look the host
+            # up. Not an identity, and not a kind of name that anybody matches.
+            subject=[x509.NameAttribute(HOST_NAME, terms.host)],
+            names=[x509.UniformResourceIdentifier(terms.spiffe_id)],
             # Each workload is both: server to its callers, client of its upstreams.
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
-            critical=False,
-        )
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(terms.spiffe_id)]),
-            critical=True,
+            uses=[ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(terms.public_key), critical=False)
-        .add_extension(_key_identifier_of(issuer.certificate), critical=False)
         .sign(issuer.key, hashes.SHA256())
     )
 
@@ -375,28 +351,10 @@ def _ca_builder(
     until: datetime,
 ) -> x509.CertificateBuilder:
     now = now.astimezone(UTC).replace(microsecond=0)
+    since = now - timedelta(seconds=BACKDATE_S)
     return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(seconds=BACKDATE_S))
-        .not_valid_after(until.astimezone(UTC).replace(microsecond=0))
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=False,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=True,
-                crl_sign=True,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
+        draft(subject, issuer, key, since, until.astimezone(UTC).replace(microsecond=0))
+        .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
         # X509-SVID, section 4.1: the SPIFFE ID of a signing certificate has no path.
         .add_extension(
             x509.SubjectAlternativeName(
@@ -406,11 +364,6 @@ def _ca_builder(
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
-
-
-def _key_identifier_of(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value)
 
 
 def _require_valid(ca: x509.Certificate, now: datetime, what: str, hint: str) -> None:

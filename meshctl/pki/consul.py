@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -20,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from meshctl import durable
 from meshctl.errors import Refused, StateCorrupt
 from meshctl.pki.authority import BACKDATE_S, Issuer, check_request, pem
+from meshctl.pki.certificates import draft, is_issued_by, key_id, leaf_draft, usage
 from meshctl.rpctls import RpcTls, ServerCertificate, server_name
 from meshctl.state import StateDir
 from proxy.model.names import HostName
@@ -52,7 +52,7 @@ class ConsulCa:
         return RpcTls(
             ca=pem(issuer.certificate),
             servers={host: made for host, made in found if made is not None},
-            is_enforced=self._text(_ENFORCED_FILE) == _key_id(issuer),
+            is_enforced=self._text(_ENFORCED_FILE) == key_id(issuer.certificate),
         )
 
     def certify(self, host: HostName, csr: bytes, datacenter: str, now: datetime) -> bytes:
@@ -72,7 +72,7 @@ class ConsulCa:
     def note_enforced(self) -> None:
         """From now on every agent is configured to call only servers with our certificate."""
         issuer = self._issuer(datetime.now(UTC))
-        durable.write(self._place(_ENFORCED_FILE), _key_id(issuer).encode() + b"\n")
+        durable.write(self._place(_ENFORCED_FILE), key_id(issuer.certificate).encode() + b"\n")
 
     def forget_all(self) -> None:
         """The cluster is gone."""
@@ -120,9 +120,7 @@ class ConsulCa:
         if not data:
             return None
         certificate = self._parsed(name, data)
-        try:
-            certificate.verify_directly_issued_by(issuer.certificate)
-        except (ValueError, TypeError, InvalidSignature):
+        if not is_issued_by(certificate, issuer.certificate):
             return None  # of another CA
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         if server_name(datacenter) not in names.get_values_for_type(x509.DNSName):
@@ -163,11 +161,6 @@ class ConsulCa:
         return path
 
 
-def _key_id(issuer: Issuer) -> str:
-    identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return identifier.value.digest.hex()
-
-
 def _ca_certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     # A part of the key's digest: two of them must not share a name.
@@ -179,9 +172,9 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Cert
         ]
     )
     return (
-        _builder(name, name, key.public_key(), now, now + timedelta(seconds=CA_LIFE_S))
+        draft(name, name, key.public_key(), *_life(now, now + timedelta(seconds=CA_LIFE_S)))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -196,63 +189,19 @@ def _sign(issuer: Issuer, csr: bytes, datacenter: str, now: datetime) -> x509.Ce
             " run meshctl deploy",
         )
     key = check_request(csr)
-    name = server_name(datacenter)
-    above = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     until = min(now + timedelta(seconds=SERVER_LIFE_S), ca.not_valid_after_utc)
-    # The subject stays empty: a common name holds 64 characters, and nobody looks at it.
-    return (
-        _builder(x509.Name([]), ca.subject, key, now, until)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage("digital_signature"), critical=True)
-        .add_extension(
-            # A server calls the others.
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
-            critical=False,
-        )
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name), x509.DNSName("localhost")]),
-            critical=True,
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above), critical=False
-        )
-        .sign(issuer.key, hashes.SHA256())
-    )
+    return leaf_draft(
+        ca,
+        key,
+        *_life(now, until),
+        # The subject stays empty: a common name holds 64 characters, and nobody looks at it.
+        names=[x509.DNSName(server_name(datacenter)), x509.DNSName("localhost")],
+        # A server calls the others.
+        uses=[ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    ).sign(issuer.key, hashes.SHA256())
 
 
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    now: datetime,
-    until: datetime,
-) -> x509.CertificateBuilder:
-    now = now.astimezone(UTC).replace(microsecond=0)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(seconds=BACKDATE_S))
-        .not_valid_after(until.astimezone(UTC).replace(microsecond=0))
-    )
-
-
-_USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
-
-
-def _usage(*allowed: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{name: name in allowed for name in _USAGES})
+def _life(now: datetime, until: datetime) -> tuple[datetime, datetime]:
+    """In whole seconds, backdated."""
+    since = now.astimezone(UTC).replace(microsecond=0) - timedelta(seconds=BACKDATE_S)
+    return since, until.astimezone(UTC).replace(microsecond=0)

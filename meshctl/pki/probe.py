@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshctl.pki.authority import BACKDATE_S, Issuer, pem
+from meshctl.pki.certificates import leaf_draft
 from proxy.model.names import probe_id
 
 LIFE_S = 600
@@ -42,24 +43,12 @@ def probing(root: Issuer, now: datetime) -> SSLContext:
 def _certificate(root: Issuer, key: ec.EllipticCurvePublicKey, now: datetime) -> x509.Certificate:
     ca = root.certificate
     now = now.replace(microsecond=0)
-    name = x509.UniformResourceIdentifier(probe_id(root.trust_domain))
-    identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "meshctl probe")]))
-        .issuer_name(ca.subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(max(now - timedelta(seconds=BACKDATE_S), ca.not_valid_before_utc))
-        .not_valid_after(min(now + timedelta(seconds=LIFE_S), ca.not_valid_after_utc))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([name]), critical=True)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
-        )
-        .sign(root.key, hashes.SHA256())
-    )
+    return leaf_draft(
+        ca,
+        key,
+        max(now - timedelta(seconds=BACKDATE_S), ca.not_valid_before_utc),
+        min(now + timedelta(seconds=LIFE_S), ca.not_valid_after_utc),
+        subject=[x509.NameAttribute(NameOID.COMMON_NAME, "meshctl probe")],
+        names=[x509.UniformResourceIdentifier(probe_id(root.trust_domain))],
+        uses=[ExtendedKeyUsageOID.CLIENT_AUTH],
+    ).sign(root.key, hashes.SHA256())

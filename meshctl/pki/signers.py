@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from meshctl import durable
 from meshctl.errors import StateCorrupt
 from meshctl.pki.authority import pem
+from meshctl.pki.certificates import is_issued_by
 from proxy.model.names import HostName, InvalidName, parse_host
 
 FOLDER = "signers"
@@ -77,22 +77,9 @@ class SignerCertificates:
             path.unlink(missing_ok=True)
 
 
-def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the DER, lower-case hex: as facts name the issuer of a leaf."""
     return certificate.fingerprint(hashes.SHA256()).hex()
-
-
-def key_id(ca: x509.Certificate) -> str:
-    """SubjectKeyIdentifier in hex: what the certificates it issued name as their issuer."""
-    return ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
 
 
 def _certificates(path: Path) -> tuple[x509.Certificate, ...]:

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -36,6 +35,7 @@ from meshctl.pki.authority import (
     sign_leaf,
     trust_domain_of,
 )
+from meshctl.pki.certificates import is_issued_by
 from meshctl.pki.issued import IssuedLog
 from meshctl.pki.passphrase import Passphrase, Source
 from meshctl.pki.record import DeployRecord
@@ -232,7 +232,7 @@ class CaStore:
         following = self.keys / (ISSUING_PEM + _NEXT)
         if following.exists():
             issuing = read_certificate(following)
-            if _is_key_of(key, issuing) and _is_issued_by(issuing, self.root):
+            if _is_key_of(key, issuing) and is_issued_by(issuing, self.root):
                 self._switch(following)
                 return issuing
         raise _mismatch(self.keys / ISSUING_KEY, self.keys / ISSUING_PEM)
@@ -261,9 +261,9 @@ class CaStore:
                 raise _damaged(path, str(error)) from error
             if found != self.trust_domain:
                 raise _damaged(path, f"it is of the mesh {found}, not of {self.trust_domain}")
-        if not _is_issued_by(self.root, self.root):
+        if not is_issued_by(self.root, self.root):
             raise _damaged(root_file, "it is not a self-signed root")
-        if not _is_issued_by(self.issuing, self.root):
+        if not is_issued_by(self.issuing, self.root):
             raise _damaged(issuing_file, f"it was not issued by {ROOT_PEM}")
         if self.root not in self.trust_bundle:
             raise _damaged(self.folder / TRUST_BUNDLE, f"it does not contain {ROOT_PEM}")
@@ -348,14 +348,6 @@ def _require_private(path: Path) -> None:
 
 def _is_key_of(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> bool:
     return key.public_key() == certificate.public_key()
-
-
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _mismatch(key: Path, certificate: Path) -> StateCorrupt:

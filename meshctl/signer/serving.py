@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshctl.pki.authority import BACKDATE_S, Issuer, pem
+from meshctl.pki.certificates import leaf_draft
 from proxy.keyfiles import Refused
 from proxy.model.names import TrustDomain, signer_id
 
@@ -23,14 +24,6 @@ RENEW_AT = 2 / 3
 """Of its life, then it is made anew."""
 MIN_LIFE_S = 60.0
 """An intermediate that ends sooner signs nothing that could be used."""
-
-_UNUSED_KEY_USES = dict.fromkeys(
-    (
-        *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-    ),
-    False,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,26 +64,14 @@ def _leaf(
     until: datetime,
 ) -> x509.Certificate:
     ca = issuer.certificate
-    above = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    since = max(now - timedelta(seconds=BACKDATE_S), ca.not_valid_before_utc)
-    name = x509.UniformResourceIdentifier(signer_id(trust_domain))
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(ca.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(since)
-        .not_valid_after(until)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(digital_signature=True, **_UNUSED_KEY_USES), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([name]), critical=True)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above), critical=False
-        )
-        .sign(issuer.key, hashes.SHA256())
-    )
+    return leaf_draft(
+        ca,
+        key.public_key(),
+        max(now - timedelta(seconds=BACKDATE_S), ca.not_valid_before_utc),
+        until,
+        names=[x509.UniformResourceIdentifier(signer_id(trust_domain))],
+        uses=[ExtendedKeyUsageOID.SERVER_AUTH],
+    ).sign(issuer.key, hashes.SHA256())
 
 
 def _context(key_and_chain: bytes, bundle: bytes) -> ssl.SSLContext:

@@ -45,7 +45,7 @@ def test_it_carries_no_more_of_the_operators_side_than_this() -> None:
 
     assert others == {
         *("meshctl/__init__.py", "meshctl/durable.py", "meshctl/errors.py"),
-        *("meshctl/pki/__init__.py", "meshctl/pki/authority.py"),
+        *("meshctl/pki/__init__.py", "meshctl/pki/authority.py", "meshctl/pki/certificates.py"),
         *("meshctl/pki/issued.py", "meshctl/pki/record.py"),
     }
 

@@ -8,7 +8,8 @@ from cryptography import x509
 
 from meshctl.errors import StateCorrupt
 from meshctl.pki.authority import Issuer, create_issuing, create_root
-from meshctl.pki.signers import SignerCertificates, fingerprint, is_issued_by, key_id
+from meshctl.pki.certificates import is_issued_by, key_id
+from meshctl.pki.signers import SignerCertificates, fingerprint
 from proxy.model.names import HostName, TrustDomain
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
