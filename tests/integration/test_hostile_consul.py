@@ -9,14 +9,14 @@ import asyncio
 import gzip
 import json
 import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
+from commands import Run
 from fuzz.ours import make_pki
 from hostile.consul import instance
 from hostile.mesh import (
@@ -350,53 +350,15 @@ async def test_names_of_other_services_mean_nothing(mesh: HostileMesh) -> None:
 # The operator's side.
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
 def registry() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "meshctl.registry", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    with commands.registry() as url:
+        yield url
 
 
 @pytest.fixture
 def run(tmp_path: Path, registry: str) -> Run:
-    def meshctl(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from meshctl.cli import main; main()", *words],
-            cwd=tmp_path,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "300"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done
-
-    meshctl("init", ".", "--trust-domain", "mesh.test", "--no-passphrase")
-    (tmp_path / "inventory.yaml").write_text(f"""\
-version: 1
-consul: {{mode: embedded, address: "{registry}"}}
-hosts:
-  - name: one
-    transport: local
-    root: {tmp_path}/one
-    services:
-      - {{name: web, port: 18080, protocol: http, upstreams: [{{service: api, port: 19001}}]}}
-      - {{name: api, port: 18081, protocol: http}}
-""")
-    return meshctl
+    return commands.mesh_in(tmp_path, registry, commands.WEB_AND_API, COLUMNS="300")
 
 
 def wanted(folder: Path, request: str) -> None:

@@ -1,55 +1,31 @@
 """``explain`` as an operator runs it: offline, with an exit code that scripts can use."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
+from commands import Run
 
 from meshctl.cli import explain_view
 from meshctl.policy.hops import Hop
 from proxy.model.names import HostName
 from proxy.model.recent import SeenRequest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+SERVICES = """\
+      - name: web
+        port: 18080
+        protocol: http
+        upstreams: [{service: api, port: 19001}, {service: db, port: 19002}]
+      - {name: api, port: 18081, protocol: http}
+      - {name: db, port: 18082}
+"""
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    def meshctl(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from meshctl.cli import main; main()", *words],
-            cwd=tmp_path,
-            env={**os.environ, "NO_COLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done
-
-    meshctl("init", ".", "--trust-domain", "mesh.test", "--no-passphrase")
-    (tmp_path / "inventory.yaml").write_text(f"""\
-version: 1
-consul: {{mode: embedded, address: "http://127.0.0.1:1"}}
-hosts:
-  - name: one
-    transport: local
-    root: {tmp_path}/one
-    services:
-      - name: web
-        port: 18080
-        protocol: http
-        upstreams: [{{service: api, port: 19001}}, {{service: db, port: 19002}}]
-      - {{name: api, port: 18081, protocol: http}}
-      - {{name: db, port: 18082}}
-""")
+    meshctl = commands.mesh_in(tmp_path, "http://127.0.0.1:1", SERVICES)
     (tmp_path / "mesh.yaml").write_text("""\
 version: 1
 services:

@@ -2,68 +2,30 @@
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
+from commands import Run
 
 from meshctl.cli.options import open_mesh
 from meshctl.consul import ConsulEdge
 from proxy.model.policy import Snapshot
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-START_S = 20.0
-
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "meshctl.registry", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-    finally:
-        process.terminate()
-        process.communicate(timeout=START_S)
+def registry() -> Iterator[str]:
+    with commands.registry() as url:
+        yield url
 
 
 @pytest.fixture
 def run(tmp_path: Path, registry: str) -> Run:
-    def meshctl(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from meshctl.cli import main; main()", *words],
-            cwd=tmp_path,
-            env={**os.environ, "NO_COLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done
-
-    meshctl("init", ".", "--trust-domain", "mesh.test", "--no-passphrase")
-    (tmp_path / "inventory.yaml").write_text(f"""\
-version: 1
-consul: {{mode: embedded, address: "{registry}"}}
-hosts:
-  - name: one
-    transport: local
-    root: {tmp_path}/one
-    services:
-      - {{name: web, port: 18080, protocol: http, upstreams: [{{service: api, port: 19001}}]}}
-      - {{name: api, port: 18081, protocol: http}}
-""")
-    return meshctl
+    return commands.mesh_in(tmp_path, registry, commands.WEB_AND_API)
 
 
 def write(folder: Path, request: str) -> None:
