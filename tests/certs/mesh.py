@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec.structs
+from ports import free_ports
 
 from meshctl import artifacts
 from meshctl.apply.issue import Issuance, issue
@@ -41,14 +41,6 @@ DOMAIN = TrustDomain("mesh.test")
 RELEASE = "release-of-this-checkout"
 OWNER = "tests"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def now() -> datetime:

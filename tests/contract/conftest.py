@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 START_S = 30.0
@@ -86,14 +86,6 @@ class Agent:
                 if reply.status == 200 and is_met(reply.json):
                     return reply.json
                 await asyncio.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [made.getsockname()[1] for made in sockets]
-    for made in sockets:
-        made.close()
-    return ports
 
 
 def await_leader(url: str, process: "subprocess.Popen[bytes]") -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hostile.consul import HostileConsul, instance
+from ports import free_ports
 
 from meshctl.pki.policykey import PolicyKey
 from proxy.model.authorization import Intention
@@ -51,14 +51,6 @@ async def until(condition: Callable[[], object], deadline_s: float = 20.0) -> No
     while not condition():
         assert time.monotonic() < ends, "the condition was not met in time"
         await asyncio.sleep(0.01)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import uvloop
+from ports import free_ports
 from signing.world import API, DOMAIN, HOST, WEB, World
 
 from meshctl.pki.record import DeployRecord, HostRecord
@@ -35,14 +35,6 @@ NOBODY = "http://127.0.0.1:1"
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Any:
     return {"uvloop": uvloop.new_event_loop}
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class SignerProcess:

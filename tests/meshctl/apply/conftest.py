@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import msgspec.structs
 import pytest
+from ports import free_ports
 
 from meshctl.apply import steps
 from meshctl.apply.gather import gather
@@ -110,12 +110,6 @@ server = Server((settings["admin"]["host"], settings["admin"]["port"]), Admin)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 server.serve_forever(0.02)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cut(Transport):
@@ -266,7 +260,7 @@ class Lab:
 
 @pytest.fixture
 async def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
-    ports = [free_port() for _ in range(6)]
+    ports = free_ports(6)
     text = f"""\
 version: 1
 consul: {{mode: embedded, address: "http://127.0.0.1:{ports[4]}"}}

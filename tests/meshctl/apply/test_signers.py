@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import json
 import shlex
-import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from ports import free_ports
 
 from meshctl import artifacts
 from meshctl.apply import signers, steps
@@ -146,12 +146,6 @@ class Control:
         return list(json.loads(text)["hosts"]["ctl"]["services"])
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Means:
     """As much of it as the steps of a signer take."""
 
@@ -162,8 +156,8 @@ class Means:
 
 @pytest.fixture
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    admin_port = free_port()
-    made = Control(tmp_path, free_port(), admin_port)
+    port, admin_port = free_ports(2)
+    made = Control(tmp_path, port, admin_port)
     for module in (artifacts, signers, steps, request):
         monkeypatch.setattr(module, "SIGNER_ADMIN_PORT", admin_port)
     for module in (signers, steps):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_ports
 
 from meshctl.facts import request
 from meshctl.facts.model import HostFacts
@@ -35,17 +36,10 @@ hosts:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def inventory(tmp_path: Path, world_of: Any) -> Inventory:
-    text = INVENTORY.format(
-        root=tmp_path / "root", consul=free_port(), inbound=free_port(), admin=free_port()
-    )
+    consul, inbound, admin = free_ports(3)
+    text = INVENTORY.format(root=tmp_path / "root", consul=consul, inbound=inbound, admin=admin)
     found: Inventory = world_of(text).inventory
     return found
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 from meshctl.inventory.model import (
     Host,
@@ -36,13 +37,6 @@ def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass
 class Sshd:
     """One server process; ``connections`` are the children that carry a connection each."""
@@ -50,7 +44,7 @@ class Sshd:
     folder: Path
     host_key: Path
     client_key: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lambda: free_ports(1)[0])
     settings: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 

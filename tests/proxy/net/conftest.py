@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -208,20 +208,14 @@ def consul_binary() -> str:
     return fetched.stdout.strip().splitlines()[-1]
 
 
-def choose_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @contextlib.contextmanager
 def running_agent(request: pytest.FixtureRequest, directory: Path) -> Iterator[Agent]:
     if request.param == "consul":
-        agent = real_consul(request.getfixturevalue("consul_binary"), directory, choose_ports(4))
+        agent = real_consul(
+            request.getfixturevalue("consul_binary"), directory, ports.free_ports(4)
+        )
     else:
-        agent = embedded_registry(directory, choose_ports(1)[0])
+        agent = embedded_registry(directory, ports.free_ports(1)[0])
     agent.start()
     try:
         agent.wait_ready()
@@ -252,4 +246,4 @@ def shared_consul(
 @pytest.fixture
 def free_ports() -> Callable[[int], list[int]]:
     """So many different ports that nothing listens on now."""
-    return choose_ports
+    return ports.free_ports
