@@ -18,6 +18,7 @@ from proxy.model.names import ServiceName, SpiffeId, TrustDomain, server_name, s
 from proxy.model.policy import Policy, ServicePolicy, Timeouts
 from proxy.model.resilience import RateLimit
 from proxy.model.settings import Address, Protocol, Settings, Upstream, Workload
+from proxy.model.telemetry import AccessLog, Telemetry, Tracing
 
 UpstreamKey = tuple[ServiceName, ServiceName, str, int]
 """Caller, service, and the address listened on (empty and 0: none): one upstream."""
@@ -89,6 +90,8 @@ class InboundRoute:
     tokens: Mapping[str, TokenProvider]
     """Those that the intentions ask for."""
     mode: Mode
+    access_log: AccessLog
+    tracing: Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,7 @@ class RouteTable:
     inbound: Mapping[ServiceName, InboundRoute]
     hosts: Mapping[ServiceName, HostRoutes]
     """By caller; only those with an outbound port."""
+    telemetry: Telemetry
 
 
 def compile_table(settings: Settings, policy: Policy | None, catalogue: Catalogue) -> RouteTable:
@@ -136,6 +140,8 @@ def compile_table(settings: Settings, policy: Policy | None, catalogue: Catalogu
             intentions=own.intentions if is_known else None,
             tokens=_tokens(own, policy),
             mode=own.mode,
+            access_log=own.access_log,
+            tracing=own.tracing,
         )
         clusters = MappingProxyType(
             {(c.service, c.subset): c for c in _clusters(workload, policy, catalogue)}
@@ -164,6 +170,7 @@ def compile_table(settings: Settings, policy: Policy | None, catalogue: Catalogu
         outbound=MappingProxyType(outbound),
         inbound=MappingProxyType(inbound),
         hosts=MappingProxyType(hosts),
+        telemetry=policy.telemetry,
     )
 
 

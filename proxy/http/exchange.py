@@ -119,6 +119,7 @@ class Exchange:
         "_up",
         "body_bytes",
         "change_response",
+        "detail",
         "flag",
         "handler",
         "head",
@@ -129,8 +130,10 @@ class Exchange:
         "mirror",
         "policy",
         "request_s",
+        "response_bytes",
         "retries",
         "rule",
+        "span",
         "started",
         "status",
         "target",
@@ -182,6 +185,12 @@ class Exchange:
         self.status = 0
         self.flag = self.policy = ""
         """Why a proxy answered, this one or the peer's; and, of a denial, the id of what denied."""
+        self.detail = ""
+        """What the proxy's own answer says beyond its flag's sentence."""
+        self.response_bytes = 0
+        """Of the body that went downstream."""
+        self.span: Any = None
+        """The handler's own, of a request that is traced."""
         self.started = self.tried_at = self._touched = self._request_ended = monotonic()
         ledger.now = self.started
 
@@ -275,7 +284,7 @@ class Exchange:
         if self.is_finished:
             return
         self._drop_upstream()
-        self.flag, self.policy = flag.value, policy
+        self.flag, self.policy, self.detail = flag.value, policy, detail
         if self._has_begun:
             self._finish()
             self._down.abandon()
@@ -288,6 +297,7 @@ class Exchange:
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """An answer of the proxy's own making, instead of an upstream's."""
         self.status = head.status
+        self.response_bytes = len(body)
         self._finish()
         if self.change_response is not None:
             head.lines = self.change_response(head.lines)
@@ -311,6 +321,7 @@ class Exchange:
             return
         self.status = status
         self._has_begun = True
+        self.response_bytes = len(data)
         if is_end:
             self._up = None
             self._finish()
@@ -322,6 +333,7 @@ class Exchange:
         self._down.respond(head, data, is_end)
 
     def response_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        self.response_bytes += len(data)
         if is_end:
             self._up = None
             self._finish()

@@ -25,6 +25,7 @@ from proxy.model.routing import (
     Rewrite,
     RouteTimeouts,
 )
+from proxy.model.telemetry import AccessLog, Telemetry, Tracing
 
 
 class Timeouts(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,6 +104,8 @@ class ServicePolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "strict"
     intentions: tuple[Intention, ...] = ()
     """Empty: whoever the inventory declares may call. Otherwise one of them has to allow it."""
+    access_log: AccessLog = AccessLog()
+    tracing: Tracing = Tracing()
 
 
 class Policy(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,6 +115,7 @@ class Policy(Value, frozen=True, kw_only=True, omit_defaults=True):
     services: dict[ServiceName, ServicePolicy] = {}
     tokens: dict[str, TokenProvider] = {}
     """By names that intentions refer to."""
+    telemetry: Telemetry = Telemetry()
 
     def of(self, service: ServiceName) -> ServicePolicy:
         return self.services.get(service, self.defaults)

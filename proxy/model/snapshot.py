@@ -17,6 +17,7 @@ from proxy.model.authorization import TokenProvider
 from proxy.model.codec import Malformed, Value, decode, digest_of, encode
 from proxy.model.names import ServiceName, TrustDomain
 from proxy.model.policy import Policy, ServicePolicy, Snapshot
+from proxy.model.telemetry import Telemetry
 
 COMPRESS_FROM: Final = 64 * 1024
 """Bytes; below it people may want to read the value as it is."""
@@ -91,6 +92,7 @@ class _Parts(Value, frozen=True, kw_only=True):
     defaults: ServicePolicy = ServicePolicy()
     services: dict[ServiceName, msgspec.Raw] = {}
     tokens: dict[str, TokenProvider] = {}
+    telemetry: Telemetry = Telemetry()
 
 
 class _Outline(Value, frozen=True, kw_only=True):
@@ -105,7 +107,8 @@ class Unpacked:
     for a large one, each ``service`` some microseconds."""
 
     __slots__ = (
-        "_services", "cut_denied", "defaults", "digest", "generation", "tokens", "trust_domain",
+        "_services", "cut_denied", "defaults", "digest", "generation", "telemetry", "tokens",
+        "trust_domain",
     )  # fmt: skip
 
     def __init__(self, data: bytes) -> None:
@@ -130,6 +133,7 @@ class Unpacked:
         self.cut_denied = outline.cut_denied
         self.defaults = parts.defaults
         self.tokens = parts.tokens
+        self.telemetry = parts.telemetry
         self._services = parts.services
         text = memoryview(outline.policy)
         hashed = hashlib.sha256()
@@ -154,7 +158,12 @@ class Unpacked:
         return Snapshot(
             generation=self.generation,
             trust_domain=self.trust_domain,
-            policy=Policy(defaults=self.defaults, services=services, tokens=self.tokens),
+            policy=Policy(
+                defaults=self.defaults,
+                services=services,
+                tokens=self.tokens,
+                telemetry=self.telemetry,
+            ),
             cut_denied=self.cut_denied,
             digest=self.digest,
         )

@@ -180,6 +180,7 @@ class DataPlane:
     def apply(self, table: RouteTable) -> None:
         """Atomic: requests that have begun keep the table they began with."""
         self._table = table
+        self._metrics.telemetry.apply(table.telemetry)
         self.tokens.apply({k: v for each in table.inbound.values() for k, v in each.tokens.items()})
         for caller in self._callers.values():
             caller.apply(table)
@@ -309,6 +310,7 @@ class DataPlane:
         for workload in self._inbound.values():
             workload.pool.close()
         self.tokens.close()
+        await self._metrics.telemetry.close()
         self._guards.close()
         for _ in range(_TURNS_TO_CLOSE):  # the loop reports the end of an aborted connection late
             if not self.open_connections:

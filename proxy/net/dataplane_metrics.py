@@ -10,6 +10,7 @@ from collections.abc import Callable
 from proxy.core.metrics import Family, Histogram, Metrics, Value
 from proxy.http.exchange import Exchange
 from proxy.net.recent import Recent
+from proxy.net.telemetry import Log, Telemetry
 
 _LABELS = (
     "reporter",
@@ -31,6 +32,7 @@ class DataPlaneMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self.recent = Recent()
         """Single requests, where the rest of this only counts."""
+        self.telemetry = Telemetry(metrics)
         self.requests = metrics.counter("istio_requests_total", "HTTP requests answered.", _LABELS)
         self.durations = metrics.histogram(
             "istio_request_duration_milliseconds",
@@ -161,7 +163,15 @@ class DataPlaneMetrics:
 class Reporter:
     """One caller and one service, from one side."""
 
-    __slots__ = ("_code_series", "_metrics", "_prefix", "_remember", "_security", "_unflagged")
+    __slots__ = (
+        "_code_series",
+        "_metrics",
+        "_prefix",
+        "_remember",
+        "_security",
+        "_unflagged",
+        "log",
+    )
 
     def __init__(
         self,
@@ -176,6 +186,8 @@ class Reporter:
         self._prefix = (reporter, caller, principal, service, service)
         self._security = security
         self._remember = metrics.recent.ring(reporter).add
+        self.log: Log | None = None
+        """Of the service's access log; its owner sets it with each policy."""
         self._code_series: dict[tuple[int, str], tuple[Value, Histogram]] = {}
         self._unflagged: dict[int, tuple[Value, Histogram]] = {}
         """Those of ``_code_series`` with no flag: no key to be made."""
@@ -196,6 +208,10 @@ class Reporter:
         histogram.counts[bisect_left(histogram.bounds, elapsed_ms)] += 1
         histogram.total += elapsed_ms
         self._remember(self._prefix[1], self._prefix[3], exchange, now)
+        if exchange.span is not None:
+            exchange.span.ended(exchange, now)
+        if self.log is not None:
+            self.log(exchange, now)
 
     def _make_series(self, key: tuple[int, str]) -> tuple[Value, Histogram]:
         if len(self._code_series) >= _SERIES_OF_ONE_REPORTER:

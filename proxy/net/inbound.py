@@ -33,8 +33,10 @@ from proxy.net.observation import Observation
 from proxy.net.pool import EndpointPool, Owner, Quota
 from proxy.net.pool_dial import Dialer
 from proxy.net.relay import Closed, Relay
+from proxy.net.telemetry import Log
 from proxy.net.tls import PeerRefused, TlsTransport
 from proxy.net.tls_identity import Identities
+from proxy.net.tracing import Sampler
 
 _REPORTERS = 1000
 _RETRIES = compile_retries(Retries(attempts=1, on=("reset-reused",)))
@@ -73,6 +75,7 @@ class InboundWorkload:
             app, self.dialer, ledger, self._quota, route.timeouts.pool_idle_s, Owner()
         )
         self._reporters: dict[ServiceName, Reporter] = {}
+        self._samplers: dict[ServiceName, Sampler | None] = {}
         self.limiter: RateLimiter[RequestHead] | None = None
         self._share = share
         self._limit(route)
@@ -89,6 +92,10 @@ class InboundWorkload:
             self.authorizer = self._authorizer(route)
         self.route = route
         self.pool.idle_s = route.timeouts.pool_idle_s
+        # Whether anything is sampled depends on the whole mesh's policy as well.
+        self._samplers.clear()
+        for caller, reporter in self._reporters.items():
+            reporter.log = self._logger(caller)
 
     def _limit(self, route: InboundRoute) -> None:
         self.limiter = compile_limits(route.rate_limits, compile_match, self.limiter, self._share)
@@ -125,7 +132,25 @@ class InboundWorkload:
                 spiffe_id(self._domain, caller),
                 self.route.service,
             )
+            found.log = self._logger(caller)
         return found
+
+    def sampler(self, caller: ServiceName) -> Sampler | None:
+        try:
+            return self._samplers[caller]
+        except KeyError:
+            if len(self._samplers) >= _REPORTERS:
+                self._samplers.clear()
+            made = self._samplers[caller] = self.metrics.telemetry.tracer.sampler(
+                "destination", caller, self.route.service, self.route.tracing
+            )
+            return made
+
+    def _logger(self, caller: ServiceName) -> Log | None:
+        principal = spiffe_id(self._domain, caller)
+        return self.metrics.telemetry.logs.logger(
+            "destination", caller, principal, self.route.service, self.route.access_log
+        )
 
 
 class InboundSession:
@@ -174,6 +199,9 @@ class InboundSession:
         workload = self._workload
         timeouts = exchange.timeouts = workload.route.timeouts
         exchange.request_s = timeouts.request_s
+        sampler = workload.sampler(self._caller)
+        if sampler is not None:
+            sampler.begin(exchange)
         if workload.authorizer is not self._authorizer:
             self._take_rules(workload.authorizer)
         if not self._is_free and not self._is_allowed(exchange):

@@ -24,6 +24,7 @@ from proxy.model.flags import Flag
 from proxy.model.names import ServiceName, TrustDomain, server_name, spiffe_id
 from proxy.model.policy import Timeouts
 from proxy.model.settings import Address
+from proxy.model.telemetry import Telemetry
 from proxy.net.cluster import Cluster
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
 from proxy.net.local_callers import LocalCallers
@@ -69,12 +70,14 @@ class OutboundCaller:
         self._zone = zone
         self._dialers: dict[ServiceName, MeshDialer] = {}
         self.clusters: dict[ClusterKey, Cluster] = {}
+        self._telemetry = Telemetry()
 
     def apply(self, table: RouteTable) -> None:
         """Requests that have begun keep what they began with."""
         routes = {key: each for key, each in table.outbound.items() if each.caller == self.caller}
         specs = next((route.clusters for route in routes.values()), {})
-        is_changed = self.clusters.keys() != specs.keys()
+        is_changed = self.clusters.keys() != specs.keys() or table.telemetry != self._telemetry
+        self._telemetry = table.telemetry
         for key, spec in specs.items():
             known = self.clusters.get(key)
             if known is not None:
@@ -166,6 +169,12 @@ class OutboundService:
             self._router = compile_routes(route.service, route.policy.routes)
             self._rules = tuple(Rule(route, clusters, each) for each in self._router.routes)
         self._injector = compile_faults(route.policy.faults, compile_match, time.time())
+        telemetry = self._metrics.telemetry
+        caller, service = route.caller, route.service
+        self._reporter.log = telemetry.logs.logger(
+            "source", caller, route.caller_identity, service, route.policy.access_log
+        )
+        self._sampler = telemetry.tracer.sampler("source", caller, service, route.policy.tracing)
 
     def accept(self) -> asyncio.Protocol:
         """The protocol of one more connection from this host."""
@@ -219,6 +228,8 @@ class OutboundService:
             head.lines.insert(0, rule.deadline_line)
         if not (head.has_request_id and head.has_trace):
             _identify(head)
+        if self._sampler is not None:
+            self._sampler.begin(exchange)
         if self._ledger.is_out_of_memory:
             exchange.refuse(Flag.OVERLOAD, "out of memory")
             return
