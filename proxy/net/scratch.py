@@ -4,8 +4,11 @@ What a bulk transfer costs depends on how much is read at once: below a quarter 
 the kernel does for each turn (waking the other end, switching to it) outweighs the bytes. Half a
 megabyte for each connection would be too much memory, and allocating it each time costs page
 faults; one for all costs neither.
+
+The kernel gives pages as they are first written: a proxy without bulk transfers has none of it.
 """
 
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +23,7 @@ class Scratch:
     __slots__ = ("_spare", "view")
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(SCRATCH_BYTES))
+        self.view = _fresh()
         self._spare: list[memoryview] = []
 
     def get_buffer(self, _hint: int) -> memoryview:
@@ -29,12 +32,16 @@ class Scratch:
     def lend(self) -> memoryview:
         """Somebody still needs what is in there: from now on another one is ``view``."""
         lent = self.view
-        self.view = self._spare.pop() if self._spare else memoryview(bytearray(SCRATCH_BYTES))
+        self.view = self._spare.pop() if self._spare else _fresh()
         return lent
 
     def take_back(self, lent: memoryview) -> None:
         if len(self._spare) < _SPARE:
             self._spare.append(lent)
+
+
+def _fresh() -> memoryview:
+    return memoryview(mmap.mmap(-1, SCRATCH_BYTES))
 
 
 arrived = Scratch()

@@ -1,5 +1,6 @@
 """Buffers shared by all connections, and lent to the one that still needs what is in them."""
 
+from proxy.net.memory import resident_bytes
 from proxy.net.scratch import SCRATCH_BYTES, Scratch, ScratchReader
 
 
@@ -60,3 +61,12 @@ def test_a_reader_hands_on_what_was_read_and_every_other_call() -> None:
     reader.connection_lost(None)
     assert read == [b"byt"]
     assert protocol.calls == ["pause", "resume", "eof", "lost None"]
+
+
+def test_a_scratch_takes_no_memory_before_it_is_used() -> None:
+    before = resident_bytes()
+    unused = [Scratch() for _ in range(100)]
+    assert resident_bytes() - before < 10 * SCRATCH_BYTES
+    for each in unused:
+        each.view[:] = bytes(SCRATCH_BYTES)
+    assert resident_bytes() - before > 50 * SCRATCH_BYTES
