@@ -1,4 +1,4 @@
-"""Who may do what in a managed Consul: one token for each agent, proxy and operator. Pure.
+"""Who may do what in a managed Consul: a token for each agent, proxy, operator, observer. Pure.
 
 Each token has one policy, the least that its owner can work with; the tests in ``tests/contract``
 show on a real Consul that it suffices and that nothing more is allowed. What a grant cannot
@@ -49,6 +49,8 @@ class Acl:
     hosts: Mapping[HostName, HostTokens]
     """Every host of the inventory."""
     operator: Token
+    observer: Token | None = None
+    """For Prometheus, to find the proxies; None: there is none."""
     applied: str = ""
     """Digest of the grants that Consul was brought to last; empty: never."""
     is_enforced: bool = True
@@ -74,7 +76,8 @@ class Grant:
 
 def grants(acl: Acl, services: Mapping[HostName, Collection[ServiceName]]) -> tuple[Grant, ...]:
     """``services``: those that each host may register; a host without an entry has none."""
-    return (*_hosts(acl, services), _operator(acl.operator))
+    observer = (_observer(acl.observer),) if acl.observer is not None else ()
+    return (*_hosts(acl, services), _operator(acl.operator), *observer)
 
 
 def digest(grants: Collection[Grant]) -> str:
@@ -102,6 +105,12 @@ def _hosts(acl: Acl, services: Mapping[HostName, Collection[ServiceName]]) -> It
 def _operator(token: Token) -> Grant:
     return Grant(
         name=f"{POLICY_PREFIX}operator", about="operator", rules=OPERATOR_RULES, token=token
+    )
+
+
+def _observer(token: Token) -> Grant:
+    return Grant(
+        name=f"{POLICY_PREFIX}observer", about="observer", rules=OBSERVER_RULES, token=token
     )
 
 
@@ -136,3 +145,6 @@ OPERATOR_RULES = (
     + _rule("service_prefix", SERVICE_PREFIX, "read")
     + _rule("node_prefix", "", "read")
 )
+
+OBSERVER_RULES = _rule("service_prefix", SERVICE_PREFIX, "read") + _rule("node_prefix", "", "read")
+"""Where the mesh's services are, and so where their metrics are read. Nothing is written."""

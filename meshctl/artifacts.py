@@ -96,12 +96,14 @@ def settings(
             config=config,
             admin=wire.Address(host="127.0.0.1", port=host.proxy.admin_port),
             inbound=wire.Address(host=host.proxy.inbound_address, port=host.proxy.inbound_port),
+            metrics=_metrics(host),
             consul=wire.Consul(
                 url=inventory.consul.address.rstrip("/"),
                 token_file=inventory.consul.token_file,
                 datacenter=inventory.consul.datacenter,
             ),
             state_dir=layout.state,
+            log_dir=layout.logs,
             trust_bundle=f"{layout.current}/{TRUST_BUNDLE_FILE}",
             policy_keys=f"{layout.current}/{POLICY_KEYS_FILE}",
             workloads=tuple(
@@ -121,6 +123,16 @@ def settings(
         )
 
     return make(digest(encode(make(""))))
+
+
+def _metrics(host: Host) -> wire.Metrics | None:
+    """On the address of the inbound side: where other hosts reach the proxy."""
+    if not host.metrics.sources:
+        return None
+    return wire.Metrics(
+        listen=wire.Address(host=host.proxy.inbound_address, port=host.metrics.port),
+        sources=host.metrics.sources,
+    )
 
 
 def _workload(inventory: Inventory, host: Host, service: Service) -> wire.Workload:

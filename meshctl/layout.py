@@ -96,6 +96,16 @@ class Layout:
         return f"{self.root}/var/lib/meshctl"
 
     @property
+    def logs(self) -> str:
+        """Access logs, where they are files."""
+        return f"{self.root}/var/log/meshctl"
+
+    @property
+    def access_log(self) -> str:
+        """With ``.1`` (the newest rotated one) and so on."""
+        return f"{self.logs}/access.log"
+
+    @property
     def consul_state(self) -> str:
         return f"{self.root}/var/lib/meshctl-consul"
 

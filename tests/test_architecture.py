@@ -141,6 +141,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What runs on a host from a string: the standard library and each other.
     "meshctl.onhost": (set(), set()),
     "meshctl.consul": ({"proxy.model", "proxy.core", "meshctl"}, {"consul", "aiohttp", "msgspec"}),
+    "meshctl.telemetry.report_page": ({"proxy.model", "meshctl"}, {"jinja2"}),
     "meshctl.registry": ({"proxy.model", "meshctl.errors"}, {"aiohttp", "msgspec"}),
     "meshctl.transport": ({"proxy.model", "meshctl"}, {"asyncssh"}),
     "meshctl.bundle": ({"proxy", "meshctl"}, {"packaging"}),
@@ -156,6 +157,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "meshctl.signer.settings": ({"proxy.model"}, set()),
     "meshctl.apply": ({"proxy.model", "proxy.core", "meshctl"}, {"msgspec"}),
+    "meshctl.dashboard": ({"proxy.model", "proxy.core", "meshctl"}, {"aiohttp", "msgspec"}),
+    # Text for others' programs: pure.
+    "meshctl.observe": ({"proxy.model", "meshctl.durations", "meshctl.inventory.model"}, set()),
     "meshctl.cli": (
         {"proxy.model", "proxy.core", "meshctl"},
         {"typer", "rich", "click", "msgspec"},

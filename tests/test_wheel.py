@@ -29,6 +29,8 @@ def test_it_carries_the_templates_and_only_the_product(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for template in (ROOT / "templates").iterdir():
         assert f"meshctl/_templates/{template.name}" in names
+    for part in (ROOT / "meshctl" / "dashboard" / "page").iterdir():
+        assert f"meshctl/dashboard/page/{part.name}" in names
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"meshctl", "proxy"}
 

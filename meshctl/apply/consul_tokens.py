@@ -19,6 +19,7 @@ from proxy.model.names import HostName
 
 FOLDER = "consul"
 OPERATOR_FILE = "operator.token"
+OBSERVER_FILE = "observer.token"
 _MANAGEMENT_FILE = "management.token"
 _APPLIED_FILE = "applied"
 _ENFORCED_FILE = "enforced"
@@ -51,6 +52,7 @@ class ConsulTokens:
                 for host in hosts
             },
             operator=self._token(OPERATOR_FILE),
+            observer=self._token(OBSERVER_FILE),
             applied=self._text(_APPLIED_FILE),
             is_enforced=(self.folder / _ENFORCED_FILE).exists(),
         )
@@ -82,7 +84,9 @@ class ConsulTokens:
     def forget_all(self) -> None:
         """The cluster is gone, and its data with it."""
         self.forget_others(())
-        for name in (OPERATOR_FILE, _MANAGEMENT_FILE, _APPLIED_FILE, _ENFORCED_FILE):
+        for name in (
+            *(OPERATOR_FILE, OBSERVER_FILE, _MANAGEMENT_FILE, _APPLIED_FILE, _ENFORCED_FILE),
+        ):
             path = self.folder / name
             with durable.translated(path, "removed"):
                 path.unlink(missing_ok=True)

@@ -122,6 +122,7 @@ async def _remove(
             layout.prefix,
             layout.etc,
             layout.state,
+            layout.logs,
             layout.consul_state,
             layout.signer_state,
             *(() if has_units else (pid_file(host), log_file(host))),

@@ -12,13 +12,23 @@ from meshctl.cli import (
     check,
     config,
     console,
+    dashboard,
     deploy,
+    edges,
+    endpoints,
     explain,
+    graph,
     hosts,
     init,
     intentions,
+    logs,
+    observe,
+    report,
     schema,
     status,
+    support_bundle,
+    tap,
+    top,
     uninstall,
 )
 
@@ -64,6 +74,16 @@ app.command(rich_help_panel="Look after")(check.check)
 app.command("explain", rich_help_panel="Look after")(explain.explain_command)
 app.add_typer(intentions.app, name="intentions", rich_help_panel="Look after")
 app.add_typer(certs.app, name="certs", rich_help_panel="Look after")
+app.command(rich_help_panel="Observe")(top.top)
+app.command(rich_help_panel="Observe")(edges.edges)
+app.command(rich_help_panel="Observe")(endpoints.endpoints)
+app.command(rich_help_panel="Observe")(graph.graph)
+app.command(rich_help_panel="Observe")(tap.tap)
+app.command(rich_help_panel="Observe")(logs.logs)
+app.command(rich_help_panel="Observe")(dashboard.dashboard)
+app.command(rich_help_panel="Observe")(report.report)
+app.command("support-bundle", rich_help_panel="Observe")(support_bundle.support_bundle)
+app.add_typer(observe.app, name="observe", rich_help_panel="Observe")
 
 
 def main() -> None:

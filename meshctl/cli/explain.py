@@ -108,7 +108,7 @@ def explain_command(
             policy, places, where = _published(mesh, mesh_file)
         else:
             policy = read_policy(mesh.inventory, mesh_file)
-            places = _places(mesh.inventory, mesh_file)
+            places = places_of(mesh.inventory, mesh_file)
             where = places.source or "built-in defaults"
         world = world_of(mesh.inventory, mesh.state.trust_domain, policy)
         told = explain(CompiledWorld(world, places, now, _claims(claims)), caller, service, request)
@@ -124,7 +124,7 @@ def _happened(
 ) -> Exit:
     try:
         policy = read_policy(mesh.inventory, mesh_file)
-        places = _places(mesh.inventory, mesh_file)
+        places = places_of(mesh.inventory, mesh_file)
     except InvalidInput:  # it only lends its lines
         policy, places = Policy(), Places(None, "")
     found = asyncio.run(_remembered(mesh, request_id, parallel))
@@ -234,7 +234,7 @@ def _wrong(path: str, message: str, hint: str) -> InvalidInput:
     return InvalidInput("the command line", [Violation(path=path, message=message, hint=hint)])
 
 
-def _places(inventory: Inventory, file: Path | None) -> Places:
+def places_of(inventory: Inventory, file: Path | None) -> Places:
     """The lines of a file that was read without a violation."""
     path = file if file is not None else inventory.source.parent / MESH_FILE
     try:
@@ -257,5 +257,5 @@ def _published(mesh: Mesh, file: Path | None) -> tuple[Policy, Places, str]:
     except InvalidInput:
         is_same = False
     if is_same:
-        return snapshot.policy, _places(mesh.inventory, file), where
+        return snapshot.policy, places_of(mesh.inventory, file), where
     return snapshot.policy, Places(None, ""), f"{where}, which differs from the file at hand"

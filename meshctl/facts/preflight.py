@@ -137,6 +137,9 @@ def _ports(inventory: Inventory, host: Host, facts: HostFacts) -> Iterator[Findi
                 fix = f"stop that process, or set outbound_port of {service.name} (a port, or none)"
             if service.plaintext_port == listener.port:
                 what = f"port {listener.port}, where {service.name} is served in plain text,"
+        if host.metrics.sources and listener.port == host.metrics.port:
+            what = f"port {listener.port}, where the proxy's metrics are read,"
+            fix = "stop that process, or set metrics.port"
         if host in inventory.signer_hosts:
             if listener.port == inventory.certificates.signer_port:
                 what = f"port {listener.port}, where the signer listens,"

@@ -132,6 +132,8 @@ def stdin(inventory: Inventory, host: Host, paths: tuple[str, ...] = ()) -> byte
         )
         if port is not None
     )
+    if host.metrics.sources:
+        ports.add(host.metrics.port)
     if inventory.consul.mode is ConsulMode.MANAGED:
         ports.update(consul_ports(inventory))
     if host in inventory.signer_hosts:

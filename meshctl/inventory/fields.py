@@ -128,6 +128,19 @@ PROXY = Record(
     )
 )
 
+METRICS = Record(
+    (
+        Key("port", PROXY_PORT, "Where each proxy answers /metrics.", default=15090),
+        Key(
+            "from",
+            ListOf(words.NETWORK, is_set=True),
+            "The networks of those that scrape, such as 10.0.0.5/32; all others are refused. "
+            "Without any there is no such port.",
+            default=[],
+        ),
+    )
+)
+
 HEALTH = Record(
     (
         Key("http", words.URL_PATH, "A path that answers 2xx or 3xx while the service is well."),
@@ -226,6 +239,7 @@ HOST = Record(
         Key("root", words.FILE_NAME, "Local only: the folder that holds everything of the host."),
         Key("ssh", SSH, "What differs from the inventory's own ssh."),
         Key("proxy", PROXY, "What differs from the inventory's own proxy."),
+        Key("metrics", METRICS, "What differs from the inventory's own metrics."),
         Key("services", ListOf(SERVICE), "What runs there."),
     ),
     rules=(
@@ -311,6 +325,7 @@ INVENTORY = Record(
         Key("ssh", SSH, "How hosts are reached, unless they say otherwise."),
         Key("consul", CONSUL, "The registry of the mesh.", True),
         Key("proxy", PROXY, "Where proxies listen, unless a host says otherwise."),
+        Key("metrics", METRICS, "Who reads the proxies' figures, unless a host says otherwise."),
         Key("certificates", CERTIFICATES, "How long identities live, and who renews them."),
         Key("defaults", DEFAULTS, "For every service, unless it says otherwise."),
         Key("hosts", ListOf(HOST, least=1), "The machines of the mesh.", True),

@@ -74,6 +74,15 @@ class ProxyPlacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsPlacement:
+    """Who reads a proxy's figures over the network; on loopback they are there anyhow."""
+
+    port: int = 15090
+    sources: tuple[str, ...] = ()
+    """Networks (CIDR) of those that scrape; empty: there is no such port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamUse:
     service: ServiceName
     port: int | None
@@ -116,6 +125,7 @@ class Host:
     """Empty for a real host; an absolute directory for a local one."""
     ssh: Ssh
     proxy: ProxyPlacement
+    metrics: MetricsPlacement = MetricsPlacement()
     services: tuple[Service, ...]
 
 

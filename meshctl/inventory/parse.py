@@ -23,6 +23,7 @@ from meshctl.inventory.model import (
     Host,
     HostKeyPolicy,
     Inventory,
+    MetricsPlacement,
     ProxyPlacement,
     Role,
     Service,
@@ -161,6 +162,7 @@ class _Builder:
             root=str(entry.plain("root", "")),
             ssh=self._ssh(entry.get("ssh")),
             proxy=self._proxy(entry.get("proxy")),
+            metrics=self._metrics(entry.get("metrics")),
             services=tuple(self._service(service) for service in services_of(entry)),
         )
 
@@ -181,6 +183,12 @@ class _Builder:
         if "max_memory" in given:
             given["max_memory_bytes"] = given.pop("max_memory")
         return ProxyPlacement(**given)
+
+    def _metrics(self, own: Entry | None) -> MetricsPlacement:
+        given = _plain(self._root.get("metrics")) | _plain(own)
+        if "from" in given:
+            given["sources"] = tuple(network.value for network in given.pop("from"))
+        return MetricsPlacement(**given)
 
     def _service(self, entry: Entry) -> Service:
         given = self._defaults | _plain(entry)

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshctl.inventory import words
-from meshctl.inventory.model import Certificates, ConsulMode, ProxyPlacement, Role, SignerMode
+from meshctl.inventory.model import (
+    Certificates,
+    ConsulMode,
+    MetricsPlacement,
+    ProxyPlacement,
+    Role,
+    SignerMode,
+)
 from meshctl.inventory.reading import (
     is_local,
     machines_of,
@@ -100,6 +107,12 @@ def _claims(root: Entry, host: Entry) -> Iterator[_Claim]:
     ):
         at = proxy.get(key) or Entry(default, f"{host.path}.proxy.{key}", host.line)
         yield _Claim(address, at.value, what, at.path, at.line)
+    metrics = overlay(root, host, "metrics")
+    if metrics.plain("from"):
+        at = metrics.get("port") or Entry(
+            MetricsPlacement().port, f"{host.path}.metrics.port", host.line
+        )
+        yield _Claim(inbound, at.value, "the proxy's metrics port", at.path, at.line)
     if has_signer(root, host):
         certificates = root.get("certificates")
         path = f"{host.path}.roles"

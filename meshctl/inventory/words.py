@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from meshctl.inventory.shape import Invalid, Text, clip
@@ -90,6 +91,17 @@ def listen_address(text: str) -> str:
     return str(address)
 
 
+def network(text: str) -> str:
+    """Addresses that are let in, as CIDR; one address is a network of its own."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        hint = "use a network such as 10.0.0.0/24 or fd00:1::/64, or one address"
+        with suppress(ValueError):
+            hint = f"did you mean {ipaddress.ip_network(text, strict=False)}? {hint}"
+        raise Invalid(f"{clip(text)!r} is not a network", hint) from error
+
+
 def app_address(text: str) -> str:
     """Where an application is dialled on its own host."""
     address = as_ip(text)
@@ -170,6 +182,7 @@ ZONE = Text(_named(names.parse_zone, names.LABEL_RULE), r"^[a-z0-9]([a-z0-9-]*[a
 HOST_ADDRESS = Text(host_address)
 LISTEN_ADDRESS = Text(listen_address)
 APP_ADDRESS = Text(app_address)
+NETWORK = Text(network)
 JUMP = Text(jump)
 CONSUL_ADDRESS = Text(consul_address, "^http://")
 FILE_NAME = Text(file_name)

@@ -1,4 +1,5 @@
-"""Keys of how a service is called: timeouts, retries, balancing, limits, outliers, health.
+"""Keys of how a service is called: timeouts, retries, balancing, limits, outliers, health, and
+what is told of its calls.
 
 These may stand in the defaults as well as under a service.
 """
@@ -8,6 +9,7 @@ from typing import get_args
 from meshctl.policy.matching import HASH_ON, METHOD, PATH
 from meshctl.policy.pieces import Bytes, Many, Number, Percent, Time, Truth, Word
 from meshctl.policy.section import Field, Given, Section, Whole
+from meshctl.policy.telemetry import ACCESS_LOG, TRACING
 from proxy.core.soundness.numbers import RANGES, Range
 from proxy.model.policy import Algorithm, Balancing, Timeouts
 from proxy.model.resilience import (
@@ -361,4 +363,6 @@ CALLING = (
     Field(key="limits", shape=LIMITS, about=LIMITS.about),
     Field(key="outlier_detection", shape=OUTLIER_DETECTION, about=OUTLIER_DETECTION.about),
     Field(key="health_check", shape=HEALTH_CHECK, about=HEALTH_CHECK.about),
+    Field(key="access_log", shape=ACCESS_LOG, about=ACCESS_LOG.about),
+    Field(key="tracing", shape=TRACING, about=TRACING.about),
 )

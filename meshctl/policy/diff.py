@@ -11,6 +11,7 @@ from meshctl.inventory.model import Inventory
 from meshctl.policy.pieces import Many, Piece
 from meshctl.policy.section import Section, Table, Whole
 from meshctl.policy.service import DEFAULTS, SERVICE_POLICY
+from meshctl.policy.telemetry import TELEMETRY
 from meshctl.policy.tokens import TOKEN_PROVIDER
 from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Policy, Route, ServicePolicy
@@ -32,7 +33,8 @@ class Difference:
     services: tuple[ServiceName, ...]
     """Those whose policy in force differs; a changed default counts for who inherits it."""
     hosts: tuple[HostName, ...]
-    """Whose proxies carry or call one of them, or call one whose routes lead there."""
+    """Whose proxies carry or call one of them, or call one whose routes lead there; all that
+    carry any service, if what the whole mesh tells differs."""
 
     @property
     def is_empty(self) -> bool:
@@ -51,11 +53,14 @@ def difference(before: Policy | None, after: Policy, inventory: Inventory) -> Di
     known = {service.name for host in inventory.hosts for service in host.services}
     services = {name for name in known if _own(name, old) != _own(name, after)}
     felt = {name for name in known if not services.isdisjoint(_reached(name, old, after))}
+    is_everywhere = old.telemetry != after.telemetry
     hosts = tuple(
         host.name
         for host in inventory.hosts
         if any(
-            service.name in services or any(use.service in felt for use in service.upstreams)
+            is_everywhere
+            or service.name in services
+            or any(use.service in felt for use in service.upstreams)
             for service in host.services
         )
     )
@@ -89,6 +94,8 @@ def _settings(policy: Policy) -> Iterator[tuple[str, str]]:
     """
     defaults = dict(_leaves("", DEFAULTS, policy.defaults))
     yield from ((f"defaults.{path}", text) for path, text in defaults.items())
+    for path, text in TELEMETRY.leaves(policy.telemetry):
+        yield f"telemetry.{path}", text
     for name, provider in policy.tokens.items():
         for path, text in TOKEN_PROVIDER.leaves(provider):
             yield f"tokens.{name}.{path}", text

@@ -39,7 +39,10 @@ from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Route
 
 _CHANGES = ("rewrite", "request_headers", "response_headers")
-_OF_TCP = ("timeouts.connect", "timeouts.stream_idle")
+_OF_HTTP = ("timeouts", "retries", "access_log", "tracing")
+_NOT_OF_TCP = tuple(
+    f"timeouts.{key}" for key in ("per_try", "request", "connection_idle", "pool_idle")
+)
 _NO_CLIENT = b"127.0.0.1"
 
 
@@ -309,10 +312,10 @@ class _Call:
 
     def _settings(self, compiled: CompiledRoute | None) -> Iterator[Setting]:
         """In force for the request as a whole; what is a destination's own is with it."""
-        keys = ("timeouts",) if self._is_tcp else ("timeouts", "retries")
+        keys = ("timeouts", "access_log") if self._is_tcp else _OF_HTTP
         route = None if compiled is None else (compiled.index, compiled.route)
         for each in in_force(keys, self._service, self._of.policy, self._of.places, route):
-            if self._is_tcp and each.key not in _OF_TCP:
+            if self._is_tcp and each.key in _NOT_OF_TCP:
                 continue
             yield each
             if each.key == "timeouts.request" and self._head and self._head.timeout_ms:

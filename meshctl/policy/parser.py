@@ -19,6 +19,7 @@ from meshctl.policy.calling import CALLING
 from meshctl.policy.section import Field, Given, Section, children, shown
 from meshctl.policy.service import DEFAULTS, LISTS, SERVICE_POLICY, VERSION
 from meshctl.policy.surroundings import Surroundings, check_surroundings
+from meshctl.policy.telemetry import TELEMETRY
 from meshctl.policy.text import Text
 from meshctl.policy.tokens import TOKENS
 from meshctl.yamltree import MappingNode, Node, ScalarNode, SequenceNode, join, load, plain
@@ -26,6 +27,7 @@ from proxy.core.soundness import findings as unsound
 from proxy.model.names import InvalidName, ServiceName, parse_service
 from proxy.model.policy import Policy, Route, ServicePolicy
 from proxy.model.resilience import ActiveHealth
+from proxy.model.telemetry import Telemetry
 from proxy.model.violation import Violation
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -71,7 +73,7 @@ class _Reader:
         self.findings = Findings()
 
     def policy(self, root: Node) -> Policy:
-        keys = ["version", "defaults", "tokens", "services"]
+        keys = ["version", "defaults", "telemetry", "tokens", "services"]
         is_empty = _is_empty(root)
         top = {} if is_empty else children(root, "", keys, self.findings)
         self._version(top.get("version"), root)
@@ -92,7 +94,14 @@ class _Reader:
         read = None
         if tokens is not None and not _is_empty(tokens):
             read = TOKENS.read(tokens, "tokens", self.findings)
-        return Policy(defaults=defaults, services=services, tokens=read.value if read else {})
+        told = top.get("telemetry")
+        telemetry = TELEMETRY.read(told, "telemetry", self.findings) if told is not None else None
+        return Policy(
+            defaults=defaults,
+            services=services,
+            tokens=read.value if read else {},
+            telemetry=Telemetry(**telemetry.value) if telemetry else Telemetry(),
+        )
 
     def _version(self, node: Node | None, root: Node) -> None:
         if node is None:

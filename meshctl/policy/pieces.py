@@ -6,7 +6,7 @@ is only seen that it is one.
 
 import re
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ class Piece(Shape):
 
     separator = ", "
     """Between several of them."""
+    empty = ""
+    """The word for an empty value, where one can be chosen; it is shown like any other."""
 
     def show(self, value: Any) -> str:
         """As it would be written, on one line."""
@@ -73,6 +75,20 @@ class Time(Piece):
 
 
 @dataclass(frozen=True)
+class Milliseconds(Time):
+    """The same as milliseconds; ``range`` is in these."""
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        least, most = self.range.least / 1000, self.range.most / 1000
+        in_seconds = Time(Range(least, most, self.range.key, self.range.or_zero))
+        entry = in_seconds.read(node, path, findings)
+        return entry and Entry(round(entry.value * 1000, 6), path, node.line)
+
+    def show(self, value: Any) -> str:
+        return durations.show(value / 1000)
+
+
+@dataclass(frozen=True)
 class Percent(Piece):
     """0 to 100 as float, written ``20%`` or ``20``."""
 
@@ -112,8 +128,9 @@ class Bytes(Piece):
 
     def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
         value = node.value if isinstance(node, ScalarNode) else None
-        rule = f"use a size such as 64KiB, from 0 to {sizes.show(int(self.range.most))}"
-        if value == 0 and not isinstance(value, bool):
+        least = sizes.show(int(self.range.least)) if self.range.least else "0"
+        rule = f"use a size such as 64KiB, from {least} to {sizes.show(int(self.range.most))}"
+        if value == 0 and not isinstance(value, bool) and 0 in self.range:
             return Entry(0, path, node.line)
         try:
             size = sizes.parse(value)
@@ -129,7 +146,8 @@ class Bytes(Piece):
         return sizes.show(value)
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"type": "string", "pattern": f"^{sizes.PATTERN}$"}, {"const": 0}]}
+        made: Schema = {"type": "string", "pattern": f"^{sizes.PATTERN}$"}
+        return {"anyOf": [made, {"const": 0}]} if 0 in self.range else made
 
 
 @dataclass(frozen=True)
@@ -225,6 +243,26 @@ class Text(Piece):
         elif not self.may_be_empty:
             made["minLength"] = 1
         return made
+
+
+@dataclass(frozen=True)
+class TextOr(Text):
+    """Or a word for none, by which a service undoes what the defaults say."""
+
+    empty: str = field(kw_only=True)
+
+    @property
+    def kind(self) -> str:
+        return f"{self.what}, or `{self.empty}`"
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        entry = super().read(node, path, findings)
+        if entry is not None and entry.value == self.empty:
+            return Entry("", path, node.line)
+        return entry
+
+    def show(self, value: Any) -> str:
+        return super().show(value) if value else self.empty
 
 
 @dataclass(frozen=True)

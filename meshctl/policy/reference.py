@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from meshctl.policy.schema import sections
 from meshctl.policy.section import Field, Section
 from meshctl.policy.service import DEFAULTS, SERVICE_POLICY, VERSION
+from meshctl.policy.telemetry import TELEMETRY
 from meshctl.policy.tokens import TOKEN_PROVIDER
 
 _HEAD = f"""\
@@ -25,6 +26,7 @@ Schema for editors. This page is made by `python -m meshctl.policy.reference`.
 |---|---|---|
 | `version` | `{VERSION}` | Of this format. Required. |
 | `defaults` | [defaults](#defaults) | {DEFAULTS.about} |
+| `telemetry` | [telemetry](#telemetry) | {TELEMETRY.about} |
 | `tokens` | name: [token_provider](#token_provider) | {TOKEN_PROVIDER.about} |
 | `services` | service: [service](#service) | {SERVICE_POLICY.about} |
 
@@ -49,7 +51,8 @@ Who is called with which policy:
   that was called. The `routes` of a destination are not looked at.
 * `retries` and `timeouts` of a route override those of its service field by field.
 * For services with `protocol: tcp` in the inventory, keys that only mean something for HTTP are
-  refused: matches, changes of the message, `rate_limits`, `faults` and timeouts of requests.
+  refused: matches, changes of the message, `rate_limits`, `faults`, `tracing` and timeouts of
+  requests.
 """
 
 

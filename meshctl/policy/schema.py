@@ -11,6 +11,7 @@ from meshctl.policy.matching import SERVICE
 from meshctl.policy.pieces import Many, Piece
 from meshctl.policy.section import Section, Table, Whole
 from meshctl.policy.service import DEFAULTS, SERVICE_POLICY, VERSION
+from meshctl.policy.telemetry import TELEMETRY
 from meshctl.policy.tokens import TOKEN_PROVIDER, TOKENS
 
 
@@ -25,6 +26,7 @@ def mesh_schema() -> dict[str, Any]:
         "properties": {
             "version": {"const": VERSION, "description": "Of this format."},
             "defaults": {**DEFAULTS.schema(), "description": DEFAULTS.about},
+            "telemetry": {**TELEMETRY.schema(), "description": TELEMETRY.about},
             "tokens": {
                 "anyOf": [TOKENS.schema(), {"type": "null"}],
                 "description": "By names that intentions refer to. " + TOKEN_PROVIDER.about,
@@ -43,7 +45,7 @@ def mesh_schema() -> dict[str, Any]:
 def sections() -> list[Section]:
     """Every section there is, each once, the outer ones first."""
     found: dict[str, Section] = {}
-    for top in (DEFAULTS, TOKEN_PROVIDER, SERVICE_POLICY):
+    for top in (DEFAULTS, TELEMETRY, TOKEN_PROVIDER, SERVICE_POLICY):
         for section in _below(top):
             found.setdefault(section.title, section)
     return list(found.values())

@@ -125,7 +125,8 @@ class Section(Piece):
         hidden = self.hidden(value)
         for field in self.fields:
             found = getattr(value, field.name)
-            if found not in ((), {}, "", None) and field.key not in hidden:
+            says = found not in ((), {}, "", None) or (found == "" and field.shape.empty)
+            if says and field.key not in hidden:
                 yield field, found
 
     def default(self, field: Field) -> str:
@@ -134,7 +135,7 @@ class Section(Piece):
             f.default for f in msgspec.structs.fields(self.struct) if f.name == field.name
         )
         if default in (msgspec.NODEFAULT, None, "", (), {}):
-            return ""
+            return field.shape.empty
         if isinstance(default, msgspec.Struct):
             return ""
         return field.shape.show(default)

@@ -167,7 +167,7 @@ _HTTP_KEYS = (
     *("timeouts.per_try", "timeouts.request", "timeouts.connection_idle", "timeouts.pool_idle"),
     *("retries.statuses", "retries.methods", "retries.body_limit", "limits.pending"),
     *("load_balancing.hash_on.header", "load_balancing.hash_on.cookie", "health_check.http"),
-    *("rate_limits", "faults"),
+    *("rate_limits", "faults", "tracing"),
 )
 _TCP_RETRIES = frozenset(("connect-failure", "refused"))
 

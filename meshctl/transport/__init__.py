@@ -5,7 +5,7 @@ reads it from standard input, so that no second channel (SFTP, scp) has to be al
 and audited, and secrets never stand in argv.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +34,18 @@ class Transport(Protocol):
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0
     ) -> Completed:
         """Run ``argv`` (no shell) as root, or as the operator where the host has no root."""
+        ...
+
+    def lines(
+        self, argv: Sequence[str], *, timeout_s: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A command that goes on: what it prints, line by line, without the line's end.
+
+        Leaving the context ends the command; its standard input stays open until then. Reading
+        slowly slows it down. Iteration ends when the command has ended well; it raises
+        RemoteFailure if that was not well, a line was too long or ``timeout_s`` is over, and
+        Unreachable when the connection broke.
+        """
         ...
 
     def tunnel(self, target: Address) -> AbstractAsyncContextManager[Address]:

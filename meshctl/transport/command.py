@@ -34,6 +34,19 @@ def overran(host: HostName, argv: Sequence[str], timeout_s: float, output: bytes
     )
 
 
+def ended_badly(host: HostName, argv: Sequence[str], status: int, output: bytes) -> RemoteFailure:
+    """Of a command that should have gone on, or ended with 0."""
+    return RemoteFailure(
+        f"{host}: `{shown(argv)}` ended with {status}", output=tail(output).strip()
+    )
+
+
+def printed_no_lines(host: HostName, argv: Sequence[str], limit: int) -> RemoteFailure:
+    return RemoteFailure(
+        f"{host}: `{shown(argv)}` printed a line of more than {limit / 2**20:g} MiB and was stopped"
+    )
+
+
 def overflowed(host: HostName, argv: Sequence[str], limit: int, output: bytes) -> RemoteFailure:
     return RemoteFailure(
         f"{host}: `{shown(argv)}` printed more than {limit / 2**20:g} MiB and was stopped",

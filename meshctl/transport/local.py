@@ -19,10 +19,13 @@ from meshctl.transport import Completed
 from meshctl.transport.command import (
     CHUNK_BYTES,
     MAX_OUTPUT_BYTES,
+    ended_badly,
     overflowed,
     overran,
+    printed_no_lines,
     shown,
 )
+from meshctl.transport.lines import MAX_LINE_BYTES, Lines, LineTooLong
 from proxy.model.names import HostName
 from proxy.model.settings import Address
 
@@ -76,6 +79,34 @@ class LocalTransport:
             stdout=bytes(command.stdout),
             stderr=bytes(command.stderr),
         )
+
+    @asynccontextmanager
+    async def lines(
+        self, argv: Sequence[str], *, timeout_s: float | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        command = _Stream(self.host, argv)
+        loop = asyncio.get_running_loop()
+        try:
+            process, _ = await loop.subprocess_exec(
+                lambda: command, *argv, env=_environment(), cwd="/", start_new_session=True
+            )
+        except FileNotFoundError:
+            # As over SSH, where it shows when the output is read.
+            said = f"{argv[0]}: not found".encode()
+            command.lines.end(ended_badly(self.host, argv, 127, said))
+            yield command.lines
+            return
+        except OSError as error:
+            raise RemoteFailure(
+                f"{self.host}: `{shown(argv)}` cannot be started: {error.strerror or error}"
+            ) from error
+        timer = loop.call_later(timeout_s, command.overrun, timeout_s) if timeout_s else None
+        try:
+            yield command.lines
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await command.end(process)
 
     @asynccontextmanager
     async def tunnel(self, target: Address) -> AsyncIterator[Address]:
@@ -173,6 +204,57 @@ class _Command(asyncio.SubprocessProtocol):
     def _finish(self) -> None:
         self._done.set()
         self._writable.set()
+
+
+class _Stream(_Command):
+    """One command's output as lines. Of what it says on standard error, the end is kept."""
+
+    def __init__(self, host: HostName, argv: Sequence[str]) -> None:
+        super().__init__(MAX_OUTPUT_BYTES)
+        self.lines = Lines(pause=self._pause, resume=self._resume)
+        self._host, self._argv = host, argv
+        self._process: asyncio.SubprocessTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._process = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd != _STDOUT:
+            self.stderr += data
+            del self.stderr[:-CHUNK_BYTES]
+            return
+        try:
+            self.lines.feed(data)
+        except LineTooLong:
+            self._give_up(printed_no_lines(self._host, self._argv, MAX_LINE_BYTES))
+
+    def overrun(self, timeout_s: float) -> None:
+        self._give_up(overran(self._host, self._argv, timeout_s, self.output))
+
+    def _give_up(self, failure: RemoteFailure) -> None:
+        """What it still prints is not read; it ends with the context."""
+        self.lines.end(failure)
+        self._pause()
+
+    def _finish(self) -> None:
+        super()._finish()
+        assert self._process is not None
+        status = self._process.get_returncode()
+        if status:
+            status = status if status > 0 else 128 - status
+            self.lines.end(ended_badly(self._host, self._argv, status, self.output))
+        else:
+            self.lines.end()
+
+    def _pause(self) -> None:
+        self._reading().pause_reading()
+
+    def _resume(self) -> None:
+        self._reading().resume_reading()
+
+    def _reading(self) -> asyncio.ReadTransport:
+        assert self._process is not None
+        return cast(asyncio.ReadTransport, self._process.get_pipe_transport(_STDOUT))
 
 
 def _environment() -> dict[str, str]:

@@ -233,6 +233,13 @@ class RetryBudget:
         self._retries += 1
         return True
 
+    def left(self, now: float) -> int:
+        """How many more retries are within the budget."""
+        if now >= self._bucket_ends:
+            self._turn(now)
+        allowed = (self._sum_requests + self._requests) * self._ratio + self._reserve
+        return max(0, int(allowed - self._sum_retries - self._retries))
+
     def _turn(self, now: float) -> None:
         """Makes the bucket of ``now`` the current one; those skipped are empty."""
         late_s = now - self._bucket_ends

@@ -100,6 +100,8 @@ class HostRoutes:
 
     caller: ServiceName
     listen: Address
+    access_log: AccessLog
+    """Of requests that are no upstream's: the mesh's defaults."""
     hosts: Mapping[bytes, UpstreamKey]
     """Lower case, without port: ``api``, ``api.mesh`` and ``api.<trust domain>``."""
 
@@ -164,6 +166,7 @@ def compile_table(settings: Settings, policy: Policy | None, catalogue: Catalogu
             hosts[workload.service] = HostRoutes(
                 caller=workload.service,
                 listen=workload.outbound,
+                access_log=policy.defaults.access_log,
                 hosts=MappingProxyType(dict(_hosts(workload, domain))),
             )
     return RouteTable(

@@ -45,6 +45,7 @@ def _violations(settings: Settings) -> Iterator[Violation]:
             hint="use 127.0.0.1 or ::1",
         )
     yield from _address("$.inbound", settings.inbound)
+    yield from _metrics(settings)
     try:
         split_url(settings.consul.url)
     except ValueError as error:
@@ -55,9 +56,9 @@ def _violations(settings: Settings) -> Iterator[Violation]:
     ):
         if not value.startswith("/"):
             yield Violation(path=path, message=f"{value!r} is not an absolute path")
-    if settings.policy_keys and not settings.policy_keys.startswith("/"):
-        message = f"{settings.policy_keys!r} is not an absolute path"
-        yield Violation(path="$.policy_keys", message=message)
+    for path, value in (("$.policy_keys", settings.policy_keys), ("$.log_dir", settings.log_dir)):
+        if value and not value.startswith("/"):
+            yield Violation(path=path, message=f"{value!r} is not an absolute path")
     if not 0 <= settings.drain_s <= 3600:
         yield Violation(path="$.drain_s", message=f"{settings.drain_s} is not within 0 to 3600")
     if settings.zone:
@@ -70,6 +71,21 @@ def _violations(settings: Settings) -> Iterator[Violation]:
         )
     yield from _capacity(settings.capacity)
     yield from _workloads(settings)
+
+
+def _metrics(settings: Settings) -> Iterator[Violation]:
+    if settings.metrics is None:
+        return
+    yield from _address("$.metrics.listen", settings.metrics.listen)
+    for i, source in enumerate(settings.metrics.sources):
+        try:
+            ipaddress.ip_network(source)
+        except ValueError:
+            yield Violation(
+                path=f"$.metrics.sources[{i}]",
+                message=f"{source!r} is not a network",
+                hint="use CIDR, such as 10.0.0.0/24",
+            )
 
 
 def _capacity(capacity: Capacity) -> Iterator[Violation]:
@@ -106,6 +122,8 @@ def _workloads(settings: Settings) -> Iterator[Violation]:
     listens = _Listens()
     yield from listens.take("$.admin", settings.admin)
     yield from listens.take("$.inbound", settings.inbound)
+    if settings.metrics is not None:
+        yield from listens.take("$.metrics.listen", settings.metrics.listen)
     services: dict[str, str] = {}
     for i, workload in enumerate(settings.workloads):
         at = f"$.workloads[{i}]"

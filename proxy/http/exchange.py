@@ -119,6 +119,7 @@ class Exchange:
         "_up",
         "body_bytes",
         "change_response",
+        "connect_s",
         "detail",
         "flag",
         "handler",
@@ -129,6 +130,7 @@ class Exchange:
         "key",
         "mirror",
         "policy",
+        "queue_s",
         "request_s",
         "response_bytes",
         "retries",
@@ -142,6 +144,7 @@ class Exchange:
         "tried",
         "tried_at",
         "tries",
+        "waits_since",
     )
 
     def __init__(
@@ -189,6 +192,9 @@ class Exchange:
         """What the proxy's own answer says beyond its flag's sentence."""
         self.response_bytes = 0
         """Of the body that went downstream."""
+        self.queue_s = self.connect_s = self.waits_since = 0.0
+        """The pools' own: waited for a connection of others to become free, and for one to be
+        made, in all tries; and since when it waits now, 0: it does not."""
         self.span: Any = None
         """The handler's own, of a request that is traced."""
         self.started = self.tried_at = self._touched = self._request_ended = monotonic()

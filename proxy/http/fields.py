@@ -84,6 +84,9 @@ _NOT_REMEMBERED = frozenset(
         b"set-cookie",
         b"traceparent",
         b"tracestate",
+        b"x-b3-flags",
+        b"x-b3-parentspanid",
+        b"x-b3-sampled",
         b"x-b3-spanid",
         b"x-b3-traceid",
         b"x-request-id",
@@ -97,6 +100,7 @@ _FLEETING = tuple(name + b": " for name in sorted(_NOT_REMEMBERED - {b"etag"}))
 # trusts).
 _PROTECTED = frozenset(
     (
+        b"b3",
         b"host",
         b"content-length",
         b"content-type",
@@ -110,7 +114,7 @@ _PROTECTED = frozenset(
     )
 )
 _FOLDED = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
-_PROTECTED_PREFIXES = (b"x-forwarded-", b"x-mesh-", b"x-real-")
+_PROTECTED_PREFIXES = (b"x-b3-", b"x-forwarded-", b"x-mesh-", b"x-real-")
 
 _FORBIDDEN_TRAILERS = _PROTECTED | frozenset(_KINDS) | frozenset((b"set-cookie", b"trailer"))
 """RFC 9110, section 6.5.1: fields for framing, routing, authentication and the like."""

@@ -309,6 +309,8 @@ def _parse_request_fields(
         head.fleeting = len(ids) + len(others)
     if connection:
         _apply_connection(head, connection.lower(), is_old)
+        if head.fleeting and head.lines is not lines:
+            head.fleeting = sum(map(is_fleeting, head.lines))  # some of them may be gone
     is_kept = is_kept and len(raw_lines) <= MAX_FIELDS - _FLEETING_FIELDS
     if is_kept and _requests.is_due(fields):
         _requests.keep(fields, head.with_start(b"", b""))

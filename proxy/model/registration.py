@@ -27,6 +27,9 @@ META_VERSION = "mesh-version"
 META_PROTOCOL = "mesh-protocol"
 META_ZONE = "mesh-zone"
 META_WEIGHT = "mesh-weight"
+META_METRICS = "mesh-metrics"
+"""``host:port`` at which the host's proxy answers Prometheus; absent: nowhere but on loopback. The
+same on each service of a host, so that whoever finds several finds one proxy."""
 
 
 def catalogue_name(service: ServiceName) -> str:

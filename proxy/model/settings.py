@@ -85,6 +85,14 @@ class Consul(Value, frozen=True, kw_only=True):
     datacenter: str | None = None
 
 
+class Metrics(Value, frozen=True, kw_only=True):
+    """Where others than this host's own users read its figures, in plain text."""
+
+    listen: Address
+    sources: tuple[str, ...]
+    """Networks (CIDR) that are answered; a connection from elsewhere is closed unread."""
+
+
 class Settings(Value, frozen=True, kw_only=True):
     """``proxy.json``."""
 
@@ -98,9 +106,13 @@ class Settings(Value, frozen=True, kw_only=True):
     """Digest of this configuration, filled in by its renderer over everything else in here."""
     admin: Address
     inbound: Address
+    metrics: Metrics | None = None
+    """None: only the admin port has them."""
     consul: Consul
     state_dir: str
     """``identities/<service>/current/{key.pem,chain.pem}``, ``snapshot.json`` and the like."""
+    log_dir: str = ""
+    """Of ``access.log``, where it is a file; empty: access logs go to stdout only."""
     trust_bundle: str
     """PEM file with the root certificates that a peer may chain to."""
     workloads: tuple[Workload, ...]

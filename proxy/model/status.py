@@ -111,6 +111,10 @@ class EndpointState(Value, frozen=True, kw_only=True):
     connections: int
     latency_ms: float
     """Peak EWMA, with penalties for failures; what ``peak_ewma`` compares."""
+    why: str = ""
+    """What took it out of use, in a short sentence; empty while it is available."""
+    service: str = ""
+    """Of the endpoint: another than the cluster's where a failover leads to one."""
 
 
 class ClusterState(Value, frozen=True, kw_only=True):

@@ -31,15 +31,18 @@ HANDLER_DEADLINE_S = 30.0
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    body: bytes
+    body: bytes | bytearray
     content_type: str = JSON
     status: int = 200
+    encoding: str = ""
+    """``gzip``, or nothing."""
 
 
 def json_answer(value: object, status: int = 200) -> Answer:
@@ -61,6 +64,8 @@ class Route:
     """Only for root and the proxy's own user; whatever is not GET is so anyhow."""
     below: Callable[[str], Awaitable[Answer]] | None = None
     """For paths one below its own: gets that one segment, with its escapes."""
+    accepting: Callable[[str], Awaitable[Answer]] | None = None
+    """In place of ``handler``, where the form is the reader's to choose: gets ``Accept``."""
 
 
 class Admin:
@@ -69,7 +74,7 @@ class Admin:
     def __init__(self, routes: Mapping[str, Route]) -> None:
         self._routes = routes
         self._server: asyncio.Server | None = None
-        self._open: set[_Connection] = set()
+        self._open: set[Connection] = set()
         self._owners: SocketOwners | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -89,8 +94,8 @@ class Admin:
         for connection in tuple(self._open):
             connection.abort()
 
-    def _accept(self) -> "_Connection":
-        return _Connection(self._routes, self._open, self._is_trusted)
+    def _accept(self) -> "Connection":
+        return Connection(self._routes, self._open, self._is_trusted)
 
     def _is_trusted(self, transport: asyncio.Transport) -> bool:
         """Whether the other end is root's or our own user's; what cannot be told is neither."""
@@ -105,11 +110,13 @@ class Admin:
         return uid in (0, os.geteuid())
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
+    """One request and its answer, which ends it. ``net.scrape`` has one for other hosts."""
+
     def __init__(
         self,
         routes: Mapping[str, Route],
-        peers: "set[_Connection]",
+        peers: "set[Connection]",
         is_trusted: Callable[[asyncio.Transport], bool],
     ) -> None:
         self._routes, self._peers, self._is_trusted = routes, peers, is_trusted
@@ -120,6 +127,7 @@ class _Connection(asyncio.Protocol):
         self._received = 0
         self._target = b""
         self._hosts: list[bytes] = []
+        self._accepts: list[bytes] = []
         self._refusal: Answer | None = None
         self._is_answered = False
 
@@ -167,6 +175,8 @@ class _Connection(asyncio.Protocol):
         match name.lower():
             case b"host":
                 self._hosts.append(value)
+            case b"accept":
+                self._accepts.append(value)
             case b"origin":
                 self._refusal = text_answer("requests from web pages are refused", 403)
             case b"transfer-encoding":
@@ -185,6 +195,8 @@ class _Connection(asyncio.Protocol):
         path = self._target.split(b"?", 1)[0].decode("ascii", "replace")
         route = self._routes.get(path)
         handler = route.handler if route is not None else None
+        if route is not None and route.accepting is not None:
+            handler = functools.partial(route.accepting, b",".join(self._accepts).decode("latin-1"))
         parent, _, segment = path.rpartition("/")
         above = self._routes.get(parent) if segment else None
         if route is None and above is not None and above.below is not None:
@@ -229,12 +241,16 @@ class _Connection(asyncio.Protocol):
             return
         self._is_answered = True
         reason = HTTPStatus(answer.status).phrase
+        if answer.encoding:
+            extra += f"Content-Encoding: {answer.encoding}\r\n"
         head = (
             f"HTTP/1.1 {answer.status} {reason}\r\nContent-Type: {answer.content_type}\r\n"
             f"Content-Length: {len(answer.body)}\r\nCache-Control: no-store\r\n"
             f"X-Content-Type-Options: nosniff\r\nConnection: close\r\n{extra}\r\n"
         )
-        self._transport.write(head.encode() + (b"" if is_head else answer.body))
+        self._transport.write(head.encode())
+        if not is_head:
+            self._transport.write(answer.body)  # by itself: a copy of megabytes takes its time
         self._transport.close()
 
 

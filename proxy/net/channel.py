@@ -18,7 +18,7 @@ from proxy.model.endpoint import Catalogue
 from proxy.model.names import ServiceName
 from proxy.model.observed import Observed
 from proxy.model.policy import Policy
-from proxy.model.recent import SeenRequest
+from proxy.model.recent import Ended, SeenRequest, Wanted
 from proxy.model.settings import Settings
 from proxy.model.status import IdentityStatus
 
@@ -74,6 +74,8 @@ class Find(Value, frozen=True, kw_only=True, tag="find"):
     number: int
     request_id: str
     """Empty: the newest requests."""
+    wanted: Wanted | None = None
+    """Not None: instead, what ended since."""
 
 
 class Observe(Value, frozen=True, kw_only=True, tag="observe"):
@@ -113,11 +115,14 @@ class Told(Value, frozen=True, kw_only=True, tag="told"):
     number: int
     connections: int
     tally: Tally
+    dropped: Tally = ()
+    """Series that were dropped since the last one."""
 
 
 class Found(Value, frozen=True, kw_only=True, tag="found"):
     number: int
     requests: tuple[SeenRequest, ...]
+    ended: Ended | None = None
 
 
 class Noted(Value, frozen=True, kw_only=True, tag="noted"):

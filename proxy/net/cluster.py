@@ -11,6 +11,7 @@ from typing import Literal
 
 from proxy.core.balance import Tiers
 from proxy.core.breaker import Breaker, Reason
+from proxy.core.metrics import Value
 from proxy.core.outlier import Change, Event, OutlierDetector
 from proxy.core.retry import RetryBudget
 from proxy.core.table import ClusterSpec
@@ -20,6 +21,7 @@ from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.model.names import ServiceName
 from proxy.model.status import ClusterState, EndpointState
+from proxy.net.blame import sentence
 from proxy.net.dataplane_metrics import DataPlaneMetrics
 from proxy.net.endpoint_health import EndpointHealth
 from proxy.net.pool import EndpointPool, Owner, Quota, jitter
@@ -27,6 +29,7 @@ from proxy.net.pool_dial import Dialer
 
 _log = logging.getLogger(__name__)
 
+Standing = Literal["available", "ejected", "probing", "failing", "avoided"]
 DialerOf = Callable[[ServiceName], Dialer]
 """By service: what an endpoint must prove to be depends on nothing else."""
 
@@ -51,10 +54,10 @@ class Cluster(Owner):
         self._labels = labels = (caller, spec.name)
         policy = spec.policy
         self.spec = spec
-        self.quota = Quota(metrics.upstream_connections.labels("source", *labels), policy.limits)
+        self.quota = Quota(Value(), policy.limits)
         self._retries = metrics.retries.labels(*labels)
-        self._panics = metrics.panics.labels(*labels)
-        self._tier = metrics.failover_tier.labels(*labels)
+        self._dials = metrics.dials.labels(*labels)
+        metrics.pairs.add(labels)
         self.breaker = Breaker(policy.limits)
         self.budget = RetryBudget(policy.retries.budget_percent, policy.retries.budget_min_per_s)
         self._outlier = OutlierDetector(policy.outlier_detection)
@@ -186,18 +189,21 @@ class Cluster(Owner):
         if exchange.tries > 1:
             self.breaker.retries -= 1
 
-    def judge(self, pool: EndpointPool, is_failure: bool) -> None:
-        """One try's outcome, for outlier detection."""
+    def judge(
+        self, pool: EndpointPool, is_failure: bool, reason: str = "", detail: str = ""
+    ) -> None:
+        """One try's outcome, for outlier detection; of a failure ``blame`` says what it was."""
         event = self._outlier.observe(pool, is_failure, self._ledger.now, self.pools, jitter())
         if event is not None:
-            self._happened(event)
+            pool.why = sentence(reason, detail) if is_failure else ""
+            self._happened(event, reason, pool.why)
 
-    def _happened(self, event: Event) -> None:
+    def _happened(self, event: Event, reason: str = "", why: str = "") -> None:
         ends_in_s = max(0.0, event.until - self._ledger.now)
-        is_out = event.change is Change.EJECTED
-        (self._metrics.ejections if is_out else self._metrics.returns).labels(
-            *self._labels
-        ).value += 1
+        if event.change is Change.EJECTED:
+            self._metrics.ejections.labels(*self._labels, reason).value += 1
+        else:
+            self._metrics.returns.labels(*self._labels).value += 1
         _log.warning(
             "endpoint %s",
             event.change.value,
@@ -207,7 +213,8 @@ class Cluster(Owner):
                 "endpoint": f"{event.endpoint.host} {event.endpoint.address}:{event.endpoint.port}",
                 "ejections": event.ejections,
                 "for_s": round(ends_in_s, 1),
-            },
+            }
+            | ({"why": why} if why else {}),
         )
         self.refresh()
 
@@ -221,10 +228,14 @@ class Cluster(Owner):
 
     # For its pools
 
-    def dialled(self, pool: EndpointPool, is_connected: bool) -> None:
+    def dialled(self, pool: EndpointPool, is_connected: bool, detail: str = "") -> None:
+        self._dials.value += 1
         if is_connected:
             self.balancer.forgive(pool)
         else:
+            self._metrics.dial_failures.labels(*self._labels).value += 1
+            if not pool.ejected_until:
+                pool.why = sentence(Flag.UPSTREAM_CONNECT_FAILURE.value, detail)
             self.balancer.avoid(pool, self._ledger.now)
 
     def overflowed(self, exchange: Exchange, pool: EndpointPool, detail: str) -> None:
@@ -263,6 +274,14 @@ class Cluster(Owner):
 
     # For people
 
+    @property
+    def now(self) -> float:
+        return self._ledger.now
+
+    def retries_left(self) -> int:
+        """What the budget allows at this moment."""
+        return self.budget.left(self._ledger.now)
+
     def describe(self) -> ClusterState:
         now = self._ledger.now
         return ClusterState(
@@ -286,8 +305,6 @@ class Cluster(Owner):
         for event in self._outlier.sweep(self.pools, now, jitter()):
             self._happened(event)
         self.balancer.refresh(now)
-        self._panics.value = float(self.balancer.is_panicking)
-        self._tier.value = float(self.balancer.active)
 
     def retire_old_identity(self) -> None:
         for pool in self.pools:
@@ -295,6 +312,7 @@ class Cluster(Owner):
 
     def retire(self) -> None:
         self._health.stop()
+        self._metrics.pairs.discard(self._labels)
         for pool in self.pools:
             pool.retire()
 
@@ -304,17 +322,19 @@ class Cluster(Owner):
             pool.close()
 
 
+def state_of(pool: EndpointPool, now: float) -> Standing:
+    if pool.is_failing:
+        return "failing"
+    if pool.is_probing:
+        return "probing"
+    if pool.ejected_until:
+        return "ejected"
+    return "avoided" if pool.avoid_until > now else "available"
+
+
 def _describe(pool: EndpointPool, now: float) -> EndpointState:
     endpoint = pool.endpoint
-    state: Literal["available", "ejected", "probing", "failing", "avoided"] = "available"
-    if pool.is_failing:
-        state = "failing"
-    elif pool.is_probing:
-        state = "probing"
-    elif pool.ejected_until:
-        state = "ejected"
-    elif pool.avoid_until > now:
-        state = "avoided"
+    state = state_of(pool, now)
     return EndpointState(
         host=endpoint.host,
         address=endpoint.address,
@@ -328,4 +348,6 @@ def _describe(pool: EndpointPool, now: float) -> EndpointState:
         in_flight=pool.inflight,
         connections=pool.open_connections,
         latency_ms=round(pool.cost_s * 1000, 3),
+        why=pool.why if state != "available" else "",
+        service=endpoint.service,
     )

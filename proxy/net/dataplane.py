@@ -28,6 +28,7 @@ from proxy.net.memory import keep_some_at_hand, resident_bytes, return_free_memo
 from proxy.net.observation import Observation
 from proxy.net.outbound import OutboundCaller, OutboundService
 from proxy.net.plaintext import PlaintextListener
+from proxy.net.state_gauges import StateGauges
 from proxy.net.tls_identity import Identities
 from proxy.net.tokens import TokenVerifier
 
@@ -73,6 +74,8 @@ class DataPlane:
         self._metrics = families = DataPlaneMetrics(metrics)
         self.recent = families.recent
         self.recent.host = settings.host
+        families.telemetry.logs.use(settings.host, settings.trust_domain, settings.log_dir)
+        families.telemetry.tracer.know(settings)
         self._identities = Identities(settings)
         self._outbound_ledger = Ledger(max_connections, *families.protocol_counters("source"))
         self._inbound_ledger = Ledger(max_connections, *families.protocol_counters("destination"))
@@ -111,6 +114,12 @@ class DataPlane:
             service: PlaintextListener(workload, self._inbound_ledger, self._metrics)
             for service, workload in self._inbound.items()
         }
+        StateGauges(
+            metrics,
+            clusters=self.clusters,
+            workloads=self._inbound.values(),
+            ledgers={"source": self._outbound_ledger, "destination": self._inbound_ledger},
+        )
         self._table = table
         self._servers: dict[ListenerKey, asyncio.Server] = {}
         self._ticker: asyncio.TimerHandle | None = None
@@ -180,7 +189,7 @@ class DataPlane:
     def apply(self, table: RouteTable) -> None:
         """Atomic: requests that have begun keep the table they began with."""
         self._table = table
-        self._metrics.telemetry.apply(table.telemetry)
+        self._metrics.apply(table.telemetry)
         self.tokens.apply({k: v for each in table.inbound.values() for k, v in each.tokens.items()})
         for caller in self._callers.values():
             caller.apply(table)
@@ -353,6 +362,7 @@ class DataPlane:
             caller.sweep(now)
         for workload in self._inbound.values():
             workload.sweep(now)
+        self._metrics.sweep(now)
         if self._is_observing and self._observation is not None and self._observation.is_over:
             self._take_observation(None)
         if self._overload.observe_memory(resident_bytes()):

@@ -1,14 +1,28 @@
 """The data plane's metrics under the names that Istio's dashboards know.
 
 A reporter belongs to one pair of services seen from one side. It finds its series once for each
-status and flag, and after that a request costs two increments and a bisection.
+status and flag, and after that a request costs a bisection and a few increments.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import partial
+from time import time
+from typing import Any
+from weakref import WeakSet
 
-from proxy.core.metrics import Family, Histogram, Metrics, Value
+from proxy.core.metrics import (
+    BYTES_BUCKETS,
+    DURATION_MS_BUCKETS,
+    Family,
+    Histogram,
+    Metrics,
+    Value,
+)
 from proxy.http.exchange import Exchange
+from proxy.model.endpoint import Endpoint
+from proxy.model.flags import Flag
+from proxy.model.telemetry import Telemetry as Choice
 from proxy.net.recent import Recent
 from proxy.net.telemetry import Log, Telemetry
 
@@ -24,90 +38,121 @@ _LABELS = (
     "connection_security_policy",
 )
 _SERIES_OF_ONE_REPORTER = 200
+_GOOD_FLAGS = ("", Flag.FAULT_DELAY.value)
 
 
 class DataPlaneMetrics:
     """All families of the data plane."""
 
     def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        metrics.count_series()
         self.recent = Recent()
         """Single requests, where the rest of this only counts."""
         self.telemetry = Telemetry(metrics)
-        self.requests = metrics.counter("istio_requests_total", "HTTP requests answered.", _LABELS)
-        self.durations = metrics.histogram(
+        self.is_counting = True
+        """Whether policy wants calls counted and remembered."""
+        self._reporters: WeakSet[Reporter] = WeakSet()
+        self.pairs: set[tuple[str, ...]] = set()
+        """Callers with what they may call now: what happens between them is told though idle."""
+        counter = partial(metrics.counter, fades=True)
+        histogram = partial(metrics.histogram, fades=True)
+        self.requests = counter("istio_requests_total", "HTTP requests answered.", _LABELS)
+        self.durations = histogram(
             "istio_request_duration_milliseconds",
             "From the end of a request's head to the end of its response, in milliseconds.",
             _LABELS,
         )
-        self.tcp_sent = metrics.counter(
+        self.request_bytes = histogram(
+            "istio_request_bytes", "Bodies of requests, in bytes.", _LABELS, BYTES_BUCKETS
+        )
+        self.response_bytes = histogram(
+            "istio_response_bytes", "Bodies of responses, in bytes.", _LABELS, BYTES_BUCKETS
+        )
+        self.route_durations = histogram(
+            "mesh_route_request_duration_milliseconds",
+            "Requests by route, as the caller's side sees them, retries included.",
+            ("source_workload", "destination_service", "route", "outcome"),
+        )
+        self.endpoint_durations = histogram(
+            "mesh_endpoint_request_duration_milliseconds",
+            "Requests by endpoint, as the caller's side sees them; each try counts.",
+            (
+                *("source_workload", "destination_service"),
+                *("destination_host", "destination_version", "outcome"),
+            ),
+        )
+        self.tcp_sent = counter(
             "istio_tcp_sent_bytes_total", "Bytes sent to the caller in TCP sessions.", _LABELS
         )
-        self.tcp_received = metrics.counter(
+        self.tcp_received = counter(
             "istio_tcp_received_bytes_total",
             "Bytes received from the caller in TCP sessions.",
             _LABELS,
         )
-        self.tcp_opened = metrics.counter(
+        self.tcp_opened = counter(
             "istio_tcp_connections_opened_total", "TCP sessions begun.", _LABELS
         )
-        self.tcp_closed = metrics.counter(
+        self.tcp_closed = counter(
             "istio_tcp_connections_closed_total", "TCP sessions ended, by how.", _LABELS
         )
-        self.upstream_connections = metrics.gauge(
-            "mesh_upstream_connections",
-            "Connections open or being opened to a service, or to the local application.",
-            ("reporter", "source_workload", "destination_service"),
-        )
-        self.retries = metrics.counter(
+        destination = ("source_workload", "destination_service")
+
+        def of_pair(name: str, text: str, labels: tuple[str, ...]) -> Family:
+            # What happens rarely is seen by its increase, so it must have been there before.
+            family = counter(name, text, labels)
+            family.keep = lambda labels: labels[:2] in self.pairs
+            return family
+
+        self.retries = of_pair(
             "mesh_retries_total",
             "Further attempts to serve a request.",
-            ("source_workload", "destination_service"),
+            destination,
         )
-        destination = ("source_workload", "destination_service")
-        self.budget_exhausted = metrics.counter(
+        self.budget_exhausted = of_pair(
             "mesh_retry_budget_exhausted_total",
             "Retries not made because too many were made lately.",
             destination,
         )
-        self.overflows = metrics.counter(
+        self.overflows = of_pair(
             "mesh_breaker_refusals_total",
             "Requests, TCP sessions and retries beyond a limit of the called service.",
             (*destination, "limit"),
         )
-        self.ejections = metrics.counter(
-            "mesh_ejections_total", "Endpoints taken out of use by outlier detection.", destination
+        self.ejections = of_pair(
+            "mesh_ejections_total",
+            "Endpoints taken out of use by outlier detection, by the failure that did it.",
+            (*destination, "reason"),
         )
-        self.returns = metrics.counter(
+        self.dials = of_pair(
+            "mesh_upstream_dials_total",
+            "Connections that were tried to be made; requests beyond them used one again.",
+            destination,
+        )
+        self.dial_failures = of_pair(
+            "mesh_upstream_dial_failures_total",
+            "Connections that could not be made, TLS included.",
+            destination,
+        )
+        self.returns = of_pair(
             "mesh_ejection_returns_total", "Ejected endpoints that came back.", destination
         )
-        self.panics = metrics.gauge(
-            "mesh_panic",
-            "1: so few endpoints are available that all are used.",
-            destination,
-            combine="max",
-        )
-        self.failover_tier = metrics.gauge(
-            "mesh_failover_tier",
-            "Where requests go: 0 the service itself, 1 its first failover, and so on.",
-            destination,
-            combine="max",
-        )
-        self.mirrored = metrics.counter(
+        self.mirrored = counter(
             "mesh_mirrored_requests_total",
             "Copies of requests, by how they were answered.",
             (*destination, "response_code", "response_flags"),
         )
-        self.faults = metrics.counter(
+        self.faults = of_pair(
             "mesh_faults_injected_total",
             "Requests delayed or aborted by policy.",
             (*destination, "fault"),
         )
-        self.rate_limited = metrics.counter(
+        self.rate_limited = counter(
             "mesh_rate_limited_total",
             "Requests refused by a rate limit of the service.",
             (*destination, "rate_limit"),
         )
-        self.denials = metrics.counter(
+        self.denials = counter(
             "mesh_authorization_denials_total",
             "Calls refused by the called side, by what refused them.",
             (*destination, "policy"),
@@ -117,7 +162,7 @@ class DataPlaneMetrics:
             "Connections from processes of the host that may not call as the workload.",
             ("source_workload",),
         )
-        self.audited = metrics.counter(
+        self.audited = counter(
             "mesh_authorization_audited_total",
             "Calls that an audit intention would have decided otherwise.",
             (*destination, "policy"),
@@ -148,6 +193,21 @@ class DataPlaneMetrics:
             ("reporter",),
         )
 
+    def apply(self, choice: Choice) -> None:
+        """The mesh's policy, from now on."""
+        self.is_counting = choice.metrics
+        self.telemetry.apply(choice)
+
+    def sweep(self, now: float) -> None:
+        """About once a second."""
+        if self._metrics.sweep(now):
+            for reporter in self._reporters:
+                reporter.let_go()
+
+    def add(self, reporter: "Reporter") -> None:
+        """It will be told when to look for its series anew."""
+        self._reporters.add(reporter)
+
     def protocol_counters(self, reporter: str) -> tuple[Callable[[str], None], ...]:
         """What a ledger counts invalid requests and invalid responses by, given the reason."""
 
@@ -160,11 +220,17 @@ class DataPlaneMetrics:
         return counts(self.protocol_errors), counts(self.upstream_protocol_errors)
 
 
+_Found = tuple[Value, Histogram, Histogram, Histogram, bool]
+"""Of one status and flag: requests, their durations and bytes both ways, and whether it is bad."""
+
+
 class Reporter:
     """One caller and one service, from one side."""
 
     __slots__ = (
+        "__weakref__",
         "_code_series",
+        "_is_source",
         "_metrics",
         "_prefix",
         "_remember",
@@ -184,49 +250,139 @@ class Reporter:
     ) -> None:
         self._metrics = metrics
         self._prefix = (reporter, caller, principal, service, service)
+        self._is_source = reporter == "source"
         self._security = security
         self._remember = metrics.recent.ring(reporter).add
         self.log: Log | None = None
         """Of the service's access log; its owner sets it with each policy."""
-        self._code_series: dict[tuple[int, str], tuple[Value, Histogram]] = {}
-        self._unflagged: dict[int, tuple[Value, Histogram]] = {}
+        self._code_series: dict[tuple[int, str], _Found] = {}
+        self._unflagged: dict[int, _Found] = {}
         """Those of ``_code_series`` with no flag: no key to be made."""
+        metrics.add(self)
 
     def answered(self, exchange: Exchange, now: float) -> None:
-        """``now``: monotonic seconds."""
-        flag = exchange.flag
-        series = (
-            self._code_series.get((exchange.status, flag))
-            if flag
-            else self._unflagged.get(exchange.status)
-        )
-        if series is None:
-            series = self._make_series((exchange.status, flag))
-        count, histogram = series
-        elapsed_ms = (now - exchange.started) * 1000.0
-        count.value += 1
-        histogram.counts[bisect_left(histogram.bounds, elapsed_ms)] += 1
-        histogram.total += elapsed_ms
-        self._remember(self._prefix[1], self._prefix[3], exchange, now)
+        """HOT. ``now``: monotonic seconds."""
+        if self._metrics.is_counting:
+            flag = exchange.flag
+            found = (
+                self._code_series.get((exchange.status, flag))
+                if flag
+                else self._unflagged.get(exchange.status)
+            )
+            if found is None:
+                found = self._find((exchange.status, flag))
+            count, took, asked, answer, is_failure = found
+            elapsed_ms = (now - exchange.started) * 1000.0
+            at = bisect_left(DURATION_MS_BUCKETS, elapsed_ms)
+            count.value += 1
+            took.counts[at] += 1
+            took.total += elapsed_ms
+            size = exchange.body_bytes
+            if size:
+                asked.counts[bisect_left(BYTES_BUCKETS, size)] += 1
+                asked.total += size
+            else:
+                asked.counts[0] += 1
+            size = exchange.response_bytes
+            if size:
+                answer.counts[bisect_left(BYTES_BUCKETS, size)] += 1
+                answer.total += size
+            else:
+                answer.counts[0] += 1
+            if self._is_source:
+                rule = exchange.rule
+                if rule is not None:
+                    series = rule.failed if is_failure else rule.answered
+                    if series is None:
+                        series = self._of_route(rule, is_failure)
+                    series.counts[at] += 1
+                    series.total += elapsed_ms
+                pool = exchange.target
+                if pool is not None:
+                    if exchange.tries == 1:
+                        series = pool.failed if is_failure else pool.answered
+                        if series is None:
+                            series = self._of_endpoint(pool, is_failure)
+                        series.counts[at] += 1
+                        series.total += elapsed_ms
+                    else:
+                        self.tried(pool, now - exchange.tried_at, is_failure=is_failure)
+            self._remember(self._prefix[1], self._prefix[3], exchange, now)
+            if exchange.span is not None:
+                took.exemplify(at, exchange.span.trace_id, elapsed_ms, time())
         if exchange.span is not None:
             exchange.span.ended(exchange, now)
         if self.log is not None:
             self.log(exchange, now)
 
-    def _make_series(self, key: tuple[int, str]) -> tuple[Value, Histogram]:
+    def tried(self, pool: Any, seconds: float, *, is_failure: bool) -> None:
+        """One try, where it is not the only one of its request."""
+        if not self._metrics.is_counting:
+            return
+        series = pool.failed if is_failure else pool.answered
+        (series or self._of_endpoint(pool, is_failure)).observe(seconds * 1000.0)
+
+    def let_go(self) -> None:
+        """Of series that may have been dropped."""
+        self._code_series.clear()
+        self._unflagged.clear()
+
+    def _find(self, key: tuple[int, str]) -> _Found:
         if len(self._code_series) >= _SERIES_OF_ONE_REPORTER:
-            self._code_series.clear()  # statuses are the upstream's to choose
-            self._unflagged.clear()
+            self.let_go()  # statuses are the upstream's to choose
         status, flag = key
+        metrics = self._metrics
         labels = (*self._prefix, "http", str(status), flag or "-", self._security)
-        series = (self._metrics.requests.labels(*labels), self._metrics.durations.labels(*labels))
-        self._code_series[key] = series
+        found = (
+            metrics.requests.labels(*labels),
+            metrics.durations.labels(*labels),
+            metrics.request_bytes.labels(*labels),
+            metrics.response_bytes.labels(*labels),
+            is_failure(status, flag),
+        )
+        self._code_series[key] = found
         if not flag:
-            self._unflagged[status] = series
+            self._unflagged[status] = found
+        return found
+
+    def _of_route(self, rule: Any, is_failure: bool) -> Histogram:
+        series = self._metrics.route_durations.labels(
+            self._prefix[1],
+            self._prefix[3],
+            rule.name or "-",
+            "failure" if is_failure else "success",
+        )
+        if is_failure:
+            rule.failed = series
+        else:
+            rule.answered = series
         return series
+
+    def _of_endpoint(self, pool: Any, is_failure: bool) -> Histogram:
+        endpoint: Endpoint = pool.endpoint
+        series = self._metrics.endpoint_durations.labels(
+            self._prefix[1],
+            endpoint.service,
+            endpoint.host,
+            endpoint.version,
+            "failure" if is_failure else "success",
+        )
+        if is_failure:
+            pool.failed = series
+        else:
+            pool.answered = series
+        return series
+
+    def session_ended(self, **known: Any) -> None:
+        """``known``: as ``recent.Ring.add_session`` has it."""
+        if self._metrics.is_counting:
+            ring = self._metrics.recent.ring(self._prefix[0])
+            ring.add_session(self._prefix[1], self._prefix[3], **known)
 
     def tcp(self, flag: str = "") -> "TcpSeries":
         metrics = self._metrics
+        if not metrics.is_counting:
+            return TcpSeries(opened=Value(), closed=Value(), sent=Value(), received=Value())
         labels = (*self._prefix, "tcp", "0", flag or "-", self._security)
         return TcpSeries(
             opened=metrics.tcp_opened.labels(*labels),
@@ -248,3 +404,8 @@ class TcpSeries:
         """To the caller."""
         self.received = received
         """From the caller."""
+
+
+def is_failure(status: int, flag: str) -> bool:
+    """Whether a request did not go well, for whoever wanted its answer."""
+    return status >= 500 or not status or flag not in _GOOD_FLAGS

@@ -128,6 +128,7 @@ class _Check:
         is_failing = not self._health.is_healthy
         if is_failing is not self._pool.is_failing:
             self._pool.is_failing = is_failing
+            self._pool.why = f"health check: {failure}" if is_failing else ""
             endpoint = self._pool.endpoint
             _log.warning(
                 "endpoint %s its health check",

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from proxy.core.authorization import Authorizer, CallerRules, Decision, Verify
 from proxy.core.deadline import parse
+from proxy.core.metrics import Value
 from proxy.core.peer import identify
 from proxy.core.ratelimit import RateLimiter, compile_limits
 from proxy.core.retry import Failure, Verdict, compile_retries
@@ -22,6 +23,7 @@ from proxy.http.frames import ALPN
 from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
 from proxy.http.streams_server import StreamsServer
+from proxy.model.authorization import UNKNOWN
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.model.names import HostName, InvalidName, ServiceName, TrustDomain, spiffe_id
@@ -62,7 +64,7 @@ class InboundWorkload:
         self.ledger = ledger
         self.metrics = metrics
         self._domain = domain
-        self._quota = Quota(metrics.upstream_connections.labels("destination", "", route.service))
+        self._quota = Quota(Value())
         self.dialer = Dialer()
         # An empty host: the application has no name of its own in what the proxy says.
         app = Endpoint(
@@ -82,6 +84,7 @@ class InboundWorkload:
         self.authorizer = self._authorizer(route)
         """Another one as soon as somebody else may call."""
         self.denials = Denials(route.service, metrics)
+        self.anonymous: Reporter | None = None
         self.observation: Observation | None = None
         """Only while somebody wants to know who calls."""
 
@@ -90,12 +93,17 @@ class InboundWorkload:
             self._limit(route)
         if _judged_by(route) != _judged_by(self.route):
             self.authorizer = self._authorizer(route)
+        is_logged_alike = route.access_log == self.route.access_log
         self.route = route
         self.pool.idle_s = route.timeouts.pool_idle_s
         # Whether anything is sampled depends on the whole mesh's policy as well.
         self._samplers.clear()
+        if is_logged_alike:
+            return
         for caller, reporter in self._reporters.items():
             reporter.log = self._logger(caller)
+        if self.anonymous is not None:
+            self.anonymous.log = self._logger(UNKNOWN)
 
     def _limit(self, route: InboundRoute) -> None:
         self.limiter = compile_limits(route.rate_limits, compile_match, self.limiter, self._share)
@@ -135,6 +143,11 @@ class InboundWorkload:
             found.log = self._logger(caller)
         return found
 
+    def use_anonymous(self, reporter: Reporter) -> None:
+        """For callers without an identity."""
+        self.anonymous = reporter
+        reporter.log = self._logger(UNKNOWN)
+
     def sampler(self, caller: ServiceName) -> Sampler | None:
         try:
             return self._samplers[caller]
@@ -147,7 +160,7 @@ class InboundWorkload:
             return made
 
     def _logger(self, caller: ServiceName) -> Log | None:
-        principal = spiffe_id(self._domain, caller)
+        principal = spiffe_id(self._domain, caller) if caller != UNKNOWN else UNKNOWN
         return self.metrics.telemetry.logs.logger(
             "destination", caller, principal, self.route.service, self.route.access_log
         )
@@ -358,9 +371,13 @@ class InboundListener:
         if not decision.is_allowed:
             workload.denials.denied(caller, decision, ledger.now)
             reporter.tcp(Flag.DENIED.value).closed.value += 1
+            if reporter.log is not None:
+                reporter.log.refused(Flag.DENIED.value, decision.policy, decision.why)
             raise PeerRefused("denied", f"{caller} may not call {route.service}")
         if ledger.is_full:
             self._metrics.overloads.labels("destination").value += 1
+            if reporter.log is not None:
+                reporter.log.refused(Flag.OVERLOAD.value, "", "too many connections")
             raise PeerRefused("overload", "too many connections")
 
         return InboundRelay(ledger, reporter, workload, caller).near
@@ -381,12 +398,17 @@ class InboundRelay(Relay):
     def _rules_of(self, authorizer: Authorizer) -> CallerRules:
         return authorizer.of(self._caller)
 
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self._workload.pool.endpoint
+
     def cut_if_denied(self) -> None:
         """Ends a session that would not be let in now."""
         workload = self._workload
         decision = self._rules_of(workload.authorizer).session
         if not decision.is_allowed:
             workload.denials.denied(self._caller, decision, self._ledger.now, is_cut=True)
+            self.detail, self.policy = decision.why, decision.policy
             self.end(Flag.DENIED.value, is_reset=True)
 
     def start(self) -> None:
@@ -396,5 +418,5 @@ class InboundRelay(Relay):
             route.app.host,
             route.app.port,
             route.timeouts.connect_s,
-            lambda _detail: self.refuse(Flag.UPSTREAM_CONNECT_FAILURE),
+            lambda detail: self.refuse(Flag.UPSTREAM_CONNECT_FAILURE, detail),
         )

@@ -9,6 +9,7 @@ from typing import cast
 from proxy.core.retry import Failure, Verdict
 from proxy.http.exchange import Exchange
 from proxy.http.head import RequestHead, ResponseHead
+from proxy.http.trace_fields import unsample
 from proxy.model.policy import Timeouts
 from proxy.net.cluster import Cluster
 from proxy.net.pool import EndpointPool
@@ -21,6 +22,8 @@ def start_mirror(original: Exchange, cluster: Cluster, timeouts: Timeouts) -> No
     copy = RequestHead(head.method, head.target, head.authority, head.is_old)
     copy.length = head.length
     copy.lines = list(head.lines)
+    if original.span is not None:
+        unsample(copy)
     mirror = Exchange(down, copy, _MirrorHandler(original, cluster, timeouts), original.ledger)
     down.mirror = mirror
     mirror.begin(original.take_body(), original.is_request_done, original.trailers)

@@ -20,11 +20,14 @@ from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
 from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
+from proxy.http.trace_fields import identify
+from proxy.model.authorization import UNKNOWN
 from proxy.model.flags import Flag
 from proxy.model.names import ServiceName, TrustDomain, server_name, spiffe_id
 from proxy.model.policy import Timeouts
 from proxy.model.settings import Address
-from proxy.model.telemetry import Telemetry
+from proxy.model.telemetry import AccessLog, Telemetry
+from proxy.net.blame import REASON_OF, blame
 from proxy.net.cluster import Cluster
 from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
 from proxy.net.local_callers import LocalCallers
@@ -39,7 +42,6 @@ from proxy.net.tls_identity import Identity
 _NO_HEAD = RequestHead(b"", b"/", None, False)
 """A TCP session has none; its routes ask for nothing in it."""
 
-_getrandbits = jitter().getrandbits
 _NO_ONE_TO_BLAME = frozenset(
     (Flag.DOWNSTREAM_RESET.value, Flag.OVERLOAD.value, Flag.FAULT_ABORT.value)
 )
@@ -226,10 +228,10 @@ class OutboundService:
             self._tighten(exchange)
         elif rule.deadline_line:
             head.lines.insert(0, rule.deadline_line)
-        if not (head.has_request_id and head.has_trace):
-            _identify(head)
         if self._sampler is not None:
             self._sampler.begin(exchange)
+        if not (head.has_request_id and head.has_trace):
+            identify(head)
         if self._ledger.is_out_of_memory:
             exchange.refuse(Flag.OVERLOAD, "out of memory")
             return
@@ -342,9 +344,17 @@ class OutboundService:
         pool = cluster.again(exchange, last, may_be_same=verdict is not Verdict.OTHER_ENDPOINT)
         if pool is None:
             return False
+        if exchange.span is not None:
+            exchange.span.retried(last.endpoint, failure)
         now = self._ledger.now
         cluster.balancer.observe(last, max(0.0, now - started), True, now)
-        cluster.judge(last, True)
+        if failure is None:
+            cluster.judge(last, True, "status", f"answered {exchange.status}")
+        else:
+            cluster.judge(last, True, REASON_OF[failure])
+        self._reporter.tried(
+            last, now - started, is_failure=failure is not None or exchange.status >= 500
+        )
         exchange.tried_at = now
         if exchange.request_s:
             lines = exchange.head.lines
@@ -380,7 +390,7 @@ class OutboundService:
                         cluster.judge(pool, False)
             elif exchange.flag not in _NO_ONE_TO_BLAME:
                 cluster.balancer.observe(pool, now - exchange.tried_at, True, now)
-                cluster.judge(pool, True)
+                cluster.judge(pool, True, *blame(exchange))
         self._reporter.answered(exchange, now)
 
     def _no_identity(self) -> str:
@@ -405,11 +415,17 @@ class HostRouted:
         self.timeouts = Timeouts()
         self.subject = f"{owner.caller} -> ?"
         self.authority = b""
-        self._reporter = Reporter(owner.metrics, "source", owner.caller, owner.principal, "unknown")
+        self._reporter = Reporter(owner.metrics, "source", owner.caller, owner.principal, UNKNOWN)
+        self._access_log: AccessLog | None = None
 
     def apply(self, routes: HostRoutes) -> None:
         services = self._owner.services
         self.listen = routes.listen
+        if self._access_log != routes.access_log:
+            self._access_log, owner = routes.access_log, self._owner
+            self._reporter.log = owner.metrics.telemetry.logs.logger(
+                "source", owner.caller, owner.principal, UNKNOWN, routes.access_log
+            )
         self._hosts = {host: services[key] for host, key in routes.hosts.items()}
 
     def accept(self) -> asyncio.Protocol:
@@ -464,27 +480,6 @@ class Shed:
 
     def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
         return False
-
-
-def _identify(head: RequestHead) -> None:
-    """The ids go behind what is the same in each request: there the peer's parser looks for them,
-    in this order."""
-    number = _getrandbits(192)
-    identifier = b"%032x" % (number >> 64)
-    lines = head.lines
-    at = len(lines) - head.fleeting
-    if not head.has_trace:
-        head.has_trace = True
-        # W3C Trace Context: the same number, so that one finds the other; not sampled.
-        line = b"traceparent: 00-%b-%016x-00" % (identifier, number & 0xFFFFFFFFFFFFFFFF)
-        if head.has_request_id:
-            lines.insert(at + 1, line)
-            return
-        head.has_request_id = True
-        lines[at:at] = (b"x-request-id: " + identifier, line)
-    else:
-        head.has_request_id = True
-        lines.insert(at, b"x-request-id: " + identifier)
 
 
 def _serve(exchange: Exchange, pool: EndpointPool, is_fresh: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from proxy.core.retry import MAX_TRIES
 from proxy.http.ledger import Ledger
+from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.model.policy import Timeouts
 from proxy.net.cluster import Cluster
@@ -24,6 +25,7 @@ class OutboundSession(Relay):
         "_dialled_at",
         "_is_counted",
         "_key",
+        "_last",
         "_pool",
         "_timeouts",
         "_tried",
@@ -39,18 +41,28 @@ class OutboundSession(Relay):
         self._key = 0
         self._timeouts = timeouts
         self._pool: EndpointPool | None = None
+        self._last: EndpointPool | None = None
         self._tried: tuple[EndpointPool, ...] = ()
         self._is_counted = False
         self._dialled_at = 0.0
 
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self._last.endpoint if self._last is not None else None
+
+    @property
+    def attempts(self) -> int:
+        return len(self._tried) + (self._pool is not None)
+
     def start(self) -> None:
         cluster, self._key = self._choose(self.near.peer())
         if cluster is None:
-            self.refuse(Flag.DENIED)
+            self.refuse(Flag.DENIED, "a route leads to a service that the caller does not declare")
             return
         self._cluster = cluster
-        if cluster.begin_session() is not None:
-            self.refuse(Flag.UPSTREAM_OVERFLOW)
+        refused = cluster.begin_session()
+        if refused is not None:
+            self.refuse(Flag.UPSTREAM_OVERFLOW, cluster.breaker.explain(refused))
             return
         self._is_counted = True
         self._try_next()
@@ -60,14 +72,20 @@ class OutboundSession(Relay):
             return
         pool = self._cluster.pick(self._tried, self._key)
         if pool is None or len(self._tried) >= MAX_TRIES:
-            self.refuse(Flag.UPSTREAM_CONNECT_FAILURE if self._tried else Flag.NO_HEALTHY_UPSTREAM)
+            if self._tried:
+                self.refuse(Flag.UPSTREAM_CONNECT_FAILURE, self.detail)
+            else:
+                self.refuse(Flag.NO_HEALTHY_UPSTREAM, "(0 in the registry)")
             return
         if pool.dialer.identity is None:
-            self.refuse(Flag.UPSTREAM_CONNECT_FAILURE)
+            self.refuse(
+                Flag.UPSTREAM_CONNECT_FAILURE,
+                f"this proxy has no usable identity for {self._cluster.caller}",
+            )
             return
         if self._tried:
             self._cluster.count_retry()
-        self._pool = pool
+        self._pool = self._last = pool
         pool.inflight += 1
         self._dialled_at = self._ledger.now
         endpoint = pool.endpoint
@@ -75,18 +93,20 @@ class OutboundSession(Relay):
             pool.dialer, endpoint.address, endpoint.port, self._timeouts.connect_s, self._failed
         )
 
-    def _failed(self, _detail: str) -> None:
+    def _failed(self, detail: str) -> None:
         pool = self._pool
         assert pool is not None
+        self.detail = detail
         self._pool = None
         pool.inflight -= 1
-        self._cluster.dialled(pool, False)
-        self._cluster.judge(pool, True)
+        self._cluster.dialled(pool, False, detail)
+        self._cluster.judge(pool, True, Flag.UPSTREAM_CONNECT_FAILURE.value, detail)
         self._tried = (*self._tried, pool)
         self._try_next()
 
     def connected(self) -> None:
         super().connected()
+        self.detail = ""  # of a try before
         pool = self._pool
         assert pool is not None
         self._cluster.dialled(pool, True)

@@ -68,6 +68,7 @@ class PlaintextListener:
         self._reporter = Reporter(
             metrics, "destination", UNKNOWN, UNKNOWN, service, security="none"
         )
+        workload.use_anonymous(self._reporter)
 
     def accept(self) -> asyncio.Protocol:
         ledger, workload = self._ledger, self._workload
@@ -130,6 +131,7 @@ class PlaintextRelay(InboundRelay):
             workload.denials.audited(UNKNOWN, decision, self._ledger.now)
         if not decision.is_allowed:
             workload.denials.denied(UNKNOWN, decision, self._ledger.now)
-            self.refuse(Flag.DENIED)
+            self.policy = decision.policy
+            self.refuse(Flag.DENIED, decision.why)
             return
         super().start()

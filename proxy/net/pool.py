@@ -11,7 +11,7 @@ from random import Random
 from time import monotonic
 
 from proxy.core.balance import EndpointState
-from proxy.core.metrics import Value
+from proxy.core.metrics import Histogram, Value
 from proxy.core.retry import Failure
 from proxy.http.exchange import Exchange
 from proxy.http.ledger import Ledger
@@ -56,6 +56,9 @@ class Quota:
             exchange, pool = self.waiting.popleft()
             self.pending -= 1
             if not exchange.is_finished:
+                now = monotonic()
+                exchange.queue_s += now - exchange.waits_since
+                exchange.waits_since = 0.0
                 return exchange, pool
         return None
 
@@ -69,7 +72,7 @@ class Quota:
 class Owner:
     """What a pool's connections and requests mean to the cluster; this one, nothing."""
 
-    def dialled(self, pool: "EndpointPool", is_connected: bool) -> None: ...
+    def dialled(self, pool: "EndpointPool", is_connected: bool, detail: str = "") -> None: ...
 
     def overflowed(self, exchange: Exchange, pool: "EndpointPool", detail: str) -> None:
         """There is room for neither the request nor its waiting."""
@@ -94,6 +97,12 @@ class Attempt:
         """In place of ``connection``, if the peer turns out to know how."""
         self.waiting = [exchange]
 
+    def ended(self, now: float) -> None:
+        """It is connected, or has failed."""
+        for exchange in self.waiting:
+            exchange.connect_s += now - exchange.waits_since
+            exchange.waits_since = 0.0
+
 
 Held = UpstreamConnection | StreamsClient | Attempt
 
@@ -114,7 +123,9 @@ class EndpointPool(EndpointState):
         "_open",
         "_quota",
         "_shared",
+        "answered",
         "dialer",
+        "failed",
         "idle_s",
         "owner",
     )
@@ -134,6 +145,9 @@ class EndpointPool(EndpointState):
         self._quota = quota
         self.idle_s = idle_s
         self.owner = owner
+        self.answered: Histogram | None = None
+        """Its reporter's: the series of the tries that went well; and of the others."""
+        self.failed: Histogram | None = None
         self._idle: deque[UpstreamConnection] = deque()
         self._shared: tuple[StreamsClient, ...] = ()
         """With streams or without."""
@@ -147,6 +161,11 @@ class EndpointPool(EndpointState):
     @property
     def open_connections(self) -> int:
         return len(self._open)
+
+    @property
+    def idle_connections(self) -> int:
+        """Of these, how many nothing is on."""
+        return len(self._idle) + sum(not shared.streams for shared in self._shared)
 
     def serve(self, exchange: Exchange, *, is_fresh: bool = False) -> None:
         """Sends the request on a connection that is there or on a new one.
@@ -173,6 +192,7 @@ class EndpointPool(EndpointState):
             self.owner.overflowed(exchange, self, f"({quota.pending} requests are waiting)")
         elif self._is_sharing and self._attempts:
             quota.pending += 1
+            exchange.waits_since = monotonic()
             self._attempts[-1].waiting.append(exchange)
         elif quota.has_room():
             quota.pending += 1
@@ -181,6 +201,7 @@ class EndpointPool(EndpointState):
             crowded.open(exchange)
         elif exchange.target is self:
             quota.pending += 1
+            exchange.waits_since = monotonic()
             quota.waiting.append((exchange, self))
         else:
             self.owner.overflowed(exchange, self, f"({quota.limit} connections are open)")
@@ -194,6 +215,7 @@ class EndpointPool(EndpointState):
 
     def _dial(self, exchange: Exchange) -> None:
         self._quota.gauge.value += 1
+        exchange.waits_since = monotonic()
         identity = self.dialer.identity
         connection = UpstreamConnection(self, identity)
         shared = StreamsClient(self, identity) if self.dialer.is_sharing else None
@@ -252,15 +274,17 @@ class EndpointPool(EndpointState):
         self._open.discard(attempt)
         self._open.add(connection)
         self._ledger.now = monotonic()  # the endpoint's latency is counted from here
+        attempt.ended(self._ledger.now)
         self._quota.pending -= len(attempt.waiting)
         self.owner.dialled(self, True)
         return attempt.waiting
 
     def _failed(self, attempt: Attempt, detail: str) -> None:
         self._attempts.remove(attempt)
+        attempt.ended(monotonic())
         self._quota.pending -= len(attempt.waiting)
         self._forget(attempt)
-        self.owner.dialled(self, False)
+        self.owner.dialled(self, False, detail)
         endpoint = self.endpoint
         if endpoint.host:
             detail = f"{endpoint.host} at {endpoint.address}:{endpoint.port}: {detail}"

@@ -1,10 +1,13 @@
-"""The last requests of this process, kept so that one of them can be explained afterwards.
+"""The last requests and TCP sessions of this process, kept so that they can be told afterwards.
 
 A request costs one small tuple of references; words are made of it when somebody asks. What
 failed or was denied is kept apart, so that a flood of good requests does not push it out. Nothing
-here holds on to a connection, a body or a header but the request's id.
+here holds on to a connection, a body or a header but the request's ids.
+
+Each ring counts what it was given, so that a reader who comes again knows how many it has missed.
 """
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,8 +17,9 @@ from typing import Any, Final, Literal
 
 from proxy.http.exchange import Exchange
 from proxy.model.endpoint import Endpoint
+from proxy.model.flags import SENTENCE, Flag
 from proxy.model.names import HostName
-from proxy.model.recent import SeenRequest
+from proxy.model.recent import Ended, SeenRequest, Wanted
 
 KEPT: Final = 1024
 """Of each side, in each worker: some 300 bytes each."""
@@ -25,7 +29,15 @@ NEWEST: Final = 100
 MAX_FOUND: Final = 100
 """Requests of one id: the applications choose it."""
 
+MAX_ENDED: Final = 250
+"""Of one process in one answer: making words of them takes a few milliseconds."""
+MAX_CURSOR_CHARS: Final = 8192
+MAX_PROCESSES: Final = 100
+"""Of one cursor, dead ones among them."""
+
 _ID: Final = b"x-request-id: "
+_TRACE: Final = b"traceparent: 00-"
+_TRACE_DIGITS: Final = 32
 _MAX_TARGET: Final = 256
 _MAX_TEXT: Final = 200
 
@@ -36,20 +48,24 @@ _Entry = tuple[Any, ...]
 class Ring:
     """Of one side."""
 
-    __slots__ = ("_bad", "_good", "side")
+    __slots__ = ("_bad", "_good", "bads", "goods", "side")
 
     def __init__(self, side: Side) -> None:
         self.side: Side = side
         self._good: deque[_Entry] = deque(maxlen=KEPT)
         self._bad: deque[_Entry] = deque(maxlen=KEPT_BAD)
+        self.goods = self.bads = 0
+        """Of each, since the start."""
 
     def add(self, caller: str, service: str, exchange: Exchange, now: float) -> None:
         """HOT. ``exchange`` is finished; it is not kept."""
         head = exchange.head
-        # Near the end, where the proxies put it.
+        # Near the end, where the proxies put it, with the trace behind it.
+        behind = b""
         for line in reversed(head.lines):
             if line.startswith(_ID):
                 break
+            behind = line
         else:
             return  # refused before it was given one
         target = head.target
@@ -57,18 +73,64 @@ class Ring:
             target = target[:_MAX_TARGET]
         upstream, rule, tried = exchange.target, exchange.rule, exchange.tried
         status, flag = exchange.status, exchange.flag
-        ring = self._bad if flag or status >= 500 or not status else self._good
+        if flag or status >= 500 or not status:
+            ring = self._bad
+            self.bads += 1
+        else:
+            ring = self._good
+            self.goods += 1
         ring.append((
             line, now, caller, service, head.method, target, rule.name if rule else "",
             upstream.endpoint if upstream else None,
             tuple([each.endpoint for each in tried]) if tried else (),  # type: ignore[attr-defined]
             exchange.tries, status, flag, exchange.policy,
             exchange.started, exchange.headed, exchange.body_bytes,
+            exchange.response_bytes, behind, exchange.detail,
+        ))  # fmt: skip
+
+    def add_session(
+        self,
+        caller: str,
+        service: str,
+        *,
+        now: float,
+        started: float,
+        flag: str,
+        detail: str,
+        policy: str,
+        endpoint: Endpoint | None,
+        attempts: int,
+        received_bytes: int,
+        sent_bytes: int,
+    ) -> None:
+        """A TCP session that is over: of its tries the last one's endpoint; bytes from and to the
+        caller."""
+        if flag:
+            ring = self._bad
+            self.bads += 1
+        else:
+            ring = self._good
+            self.goods += 1
+        ring.append((
+            b"", now, caller, service, b"", b"", "", endpoint, (), attempts, 0, flag, policy,
+            started, 0.0, received_bytes, sent_bytes, b"", detail,
         ))  # fmt: skip
 
     def entries(self) -> list[_Entry]:
         """The newest first."""
         return sorted((*self._good, *self._bad), key=lambda entry: -entry[1])
+
+    def since(self, goods: int, bads: int, *, is_bad_only: bool) -> tuple[list[_Entry], int]:
+        """What came after so many of each, in no order, and how many of it are forgotten."""
+        new, kept = max(0, self.bads - bads), self._bad
+        found = list(islice(kept, max(0, len(kept) - new), None))
+        missed = new - len(found)
+        if not is_bad_only:
+            new, kept = max(0, self.goods - goods), self._good
+            rest = list(islice(kept, max(0, len(kept) - new), None))
+            missed += new - len(rest)
+            found += rest
+        return found, missed
 
 
 class Recent:
@@ -78,6 +140,8 @@ class Recent:
         self.host = HostName("")
         """Set by whoever knows."""
         self.source, self.destination = Ring("source"), Ring("destination")
+        self._life = secrets.token_hex(4)
+        """Tells a cursor of this process from one of another that was here before."""
 
     def ring(self, side: str) -> Ring:
         return self.source if side == "source" else self.destination
@@ -94,11 +158,36 @@ class Recent:
         since = time.time() - time.monotonic()
         return tuple(self._seen(side, entry, since) for _, side, entry in found[:most])
 
+    def ended(self, wanted: Wanted) -> Ended:
+        """What ended since; of too many the newest."""
+        rings = (self.source, self.destination)
+        upto = f"{self._life}.{'.'.join(f'{ring.goods}.{ring.bads}' for ring in rings)}"
+        if not wanted.cursor:
+            return Ended(host=self.host, requests=(), next=upto, missed=0)
+        before = _position(wanted.cursor, self._life)
+        found: list[tuple[float, Side, _Entry]] = []
+        missed = 0
+        for ring, (goods, bads) in zip(rings, before, strict=True):
+            entries, forgotten = ring.since(goods, bads, is_bad_only=wanted.is_bad_only)
+            missed += forgotten
+            found += (
+                (entry[1], ring.side, entry)
+                for entry in entries
+                if not wanted.service or entry[3] == wanted.service
+            )
+        found.sort(key=lambda each: each[0])
+        missed += max(0, len(found) - MAX_ENDED)
+        since = time.time() - time.monotonic()
+        seen = tuple(self._seen(side, entry, since) for _, side, entry in found[-MAX_ENDED:])
+        return Ended(host=self.host, requests=seen, next=upto, missed=missed)
+
     def _seen(self, side: Side, entry: _Entry, since: float) -> SeenRequest:
         (
             line, now, caller, service, method, target, route, endpoint, tried,
             tries, status, flag, policy, started, headed, body_bytes,
+            response_bytes, behind, detail,
         ) = entry  # fmt: skip
+        trace = behind[len(_TRACE) :][:_TRACE_DIGITS] if behind.startswith(_TRACE) else b""
         return SeenRequest(
             id=_text(line[len(_ID) :]),
             side=side,
@@ -117,7 +206,53 @@ class Recent:
             duration_ms=round((now - started) * 1000, 3),
             first_byte_ms=round((headed - started) * 1000, 3) if headed else 0.0,
             request_bytes=body_bytes,
+            response_bytes=response_bytes,
+            protocol="http" if method else "tcp",
+            trace_id=_text(trace),
+            reason=_reason(flag, detail),
         )
+
+
+def together(answers: tuple[Ended, ...], cursor: str) -> Ended:
+    """Of all processes of one proxy, which share the host's clock. One that has not answered
+    keeps its place in ``cursor``."""
+    told = {answer.next.partition(".")[0] for answer in answers}
+    silent = [
+        part
+        for part in cursor[:MAX_CURSOR_CHARS].split("_")
+        if part and part.partition(".")[0] not in told
+    ]
+    requests = sorted(
+        (each for answer in answers for each in answer.requests), key=lambda each: each.ended_at
+    )
+    return Ended(
+        host=answers[0].host,
+        requests=tuple(requests),
+        next="_".join([*(answer.next for answer in answers), *silent][:MAX_PROCESSES]),
+        missed=sum(answer.missed for answer in answers),
+    )
+
+
+def _position(cursor: str, life: str) -> tuple[tuple[int, int], ...]:
+    """Goods and bads of each side; nothing yet for a process that the cursor does not know."""
+    for part in cursor[:MAX_CURSOR_CHARS].split("_"):
+        name, *numbers = part.split(".")
+        if name == life and len(numbers) == 4 and all(map(_is_count, numbers)):
+            goods, bads, more_goods, more_bads = map(int, numbers)
+            return (goods, bads), (more_goods, more_bads)
+    return (0, 0), (0, 0)
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
+
+
+def _reason(flag: str, detail: str) -> str:
+    try:
+        sentence = SENTENCE[Flag(flag)] if flag else ""
+    except ValueError:
+        return _text(detail.encode("utf-8", "replace"))  # a newer peer's
+    return _text(f"{sentence} {detail}".strip().encode("utf-8", "replace"))
 
 
 def _places(tried: tuple[Endpoint, ...], last: Endpoint | None) -> Iterator[str]:

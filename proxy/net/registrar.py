@@ -200,6 +200,7 @@ class Registrar:
                 reg.META_PROTOCOL: workload.protocol,
                 reg.META_WEIGHT: str(workload.weight),
                 **({reg.META_ZONE: self._settings.zone} if self._settings.zone else {}),
+                **self._scraped_at(),
             },
             checks=(
                 TtlCheck(
@@ -217,6 +218,12 @@ class Registrar:
                 ),
             ),
         )
+
+    def _scraped_at(self) -> dict[str, str]:
+        metrics, host = self._settings.metrics, self._settings.advertise
+        if metrics is None:
+            return {}
+        return {reg.META_METRICS: f"{f'[{host}]' if ':' in host else host}:{metrics.listen.port}"}
 
     async def _remove_all_but(self, wanted: frozenset[str]) -> tuple[str, ...]:
         removed = []

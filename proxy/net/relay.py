@@ -10,14 +10,17 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from proxy.http.downstream import WRITE_HIGH_BYTES
 from proxy.http.ledger import Ledger
+from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.net import scratch
 from proxy.net.dataplane_metrics import Reporter
 from proxy.net.pool_dial import Dial, Dialer
+from proxy.net.telemetry import Log
 from proxy.net.tls import TlsTransport
 
 _EARLY_BYTES = 64 * 1024
@@ -30,7 +33,10 @@ class Relay:
     ``start`` is called when the near half is there, and dials the far one.
     """
 
-    __slots__ = ("_dial", "_idle_s", "_is_over", "_ledger", "_reporter", "far", "near")
+    __slots__ = (
+        *("_began", "_connect_s", "_dial", "_dialled", "_idle_s", "_is_over", "_ledger"),
+        *("_reporter", "detail", "far", "near", "policy"),
+    )
 
     def __init__(self, ledger: Ledger, reporter: Reporter, idle_s: float) -> None:
         self._ledger = ledger
@@ -38,6 +44,12 @@ class Relay:
         self._idle_s = idle_s
         self._is_over = False
         self._dial: Dial | None = None
+        self._began = ledger.now
+        self._dialled = self._connect_s = 0.0
+        self.detail = ""
+        """What there is to be said of its end beyond the flag's sentence."""
+        self.policy = ""
+        """The id of what denied it."""
         series = reporter.tcp()
         series.opened.value += 1
         self.near = RelayHalf(self, ledger, series.received)
@@ -55,7 +67,18 @@ class Relay:
     def is_over(self) -> bool:
         return self._is_over
 
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The far half's, or that of the last try."""
+        return None
+
+    @property
+    def attempts(self) -> int:
+        """Endpoints that were dialled."""
+        return 1
+
     def begin(self) -> None:
+        self._began = monotonic()
         self._ledger.connections.add(self)
         self._ledger.exchanges.add(self)
         self.start()
@@ -69,15 +92,29 @@ class Relay:
         failed: Callable[[str], None],
     ) -> None:
         """Tries to connect the far half."""
-        self._dial = dialer.dial(address, port, timeout_s, self.far, failed)
+
+        def ended(detail: str) -> None:
+            self._count_dial()
+            failed(detail)
+
+        self._dialled = monotonic()
+        self._dial = dialer.dial(address, port, timeout_s, self.far, ended)
 
     def connected(self) -> None:
+        self._count_dial()
         if self._dial is not None:
             self._dial.succeeded()
             self._dial = None
 
-    def refuse(self, flag: Flag) -> None:
-        """There is nobody to talk to; TCP has no words for why, the metric has."""
+    def _count_dial(self) -> None:
+        """It is over, whatever came of it."""
+        if self._dialled:
+            self._connect_s += monotonic() - self._dialled
+            self._dialled = 0.0
+
+    def refuse(self, flag: Flag, detail: str = "") -> None:
+        """There is nobody to talk to; TCP has no words for why, metric and log have."""
+        self.detail = detail
         self.end(flag.value, is_reset=True)
 
     def end(self, flag: str = "", *, is_reset: bool = False) -> None:
@@ -89,10 +126,38 @@ class Relay:
             self._dial = None
         self._ledger.connections.discard(self)
         self._ledger.exchanges.discard(self)
+        if self._reporter.log is not None:
+            self._count_dial()
+            self._log(self._reporter.log, flag)
+        self._reporter.session_ended(
+            now=monotonic(),
+            started=self._began,
+            endpoint=self.endpoint,
+            attempts=self.attempts,
+            flag=flag,
+            policy=self.policy,
+            detail=self.detail,
+            sent_bytes=self.far.received_bytes,
+            received_bytes=self.near.received_bytes,
+        )
         self.ended()
         self._reporter.tcp(flag).closed.value += 1
         for half in (self.near, self.far):
             half.finish(is_reset=is_reset)
+
+    def _log(self, log: Log, flag: str) -> None:
+        log.session(
+            now=monotonic(),
+            started=self._began,
+            connect_s=self._connect_s,
+            endpoint=self.endpoint,
+            attempts=self.attempts,
+            flag=flag,
+            policy=self.policy,
+            detail=self.detail,
+            sent_bytes=self.far.received_bytes,
+            received_bytes=self.near.received_bytes,
+        )
 
     def sweep(self, now: float) -> None:
         if now - max(self.near.touched, self.far.touched) > self._idle_s:
@@ -120,6 +185,7 @@ class RelayHalf(asyncio.Protocol):
         "_relay",
         "_transport",
         "other",
+        "received_bytes",
         "touched",
     )
 
@@ -130,6 +196,8 @@ class RelayHalf(asyncio.Protocol):
         self._ledger = ledger
         self._received = received
         """The series that counts what arrives here."""
+        self.received_bytes = 0
+        """In this session."""
         self._transport: Any = None
         self._early: list[bytes] = []
         """To be written here once there is a connection."""
@@ -189,7 +257,9 @@ class RelayHalf(asyncio.Protocol):
     def received(self, data: memoryview) -> None:
         """A view of the shared scratch."""
         self.touched = self._ledger.now
-        self._received.value += len(data)
+        size = len(data)
+        self._received.value += size
+        self.received_bytes += size
         other = self.other
         if other._transport is None:
             return  # lost a moment ago, and with it the session
@@ -201,6 +271,7 @@ class RelayHalf(asyncio.Protocol):
         """What arrives before the session is one, or with the last of a handshake."""
         self.touched = self._ledger.now
         self._received.value += len(data)
+        self.received_bytes += len(data)
         other = self.other
         if other._transport is not None:
             other._transport.write(data)

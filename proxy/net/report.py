@@ -2,14 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from time import monotonic, time
+
+import msgspec
 
 from proxy import __version__
 from proxy.core.discovery import ServiceView
-from proxy.core.exposition import render
 from proxy.core.metrics import Metrics
 from proxy.core.routing.paths import decode
 from proxy.model.names import ServiceName
-from proxy.model.recent import SeenRequests
+from proxy.model.recent import SeenRequests, Wanted
 from proxy.model.settings import Settings, Upstream, Workload
 from proxy.model.status import (
     IdentityStatus,
@@ -19,9 +21,10 @@ from proxy.model.status import (
     UpstreamStatus,
     WorkloadStatus,
 )
-from proxy.net.admin import PROMETHEUS, Answer, Handler, Route, json_answer, text_answer
+from proxy.net.admin import Answer, Handler, Route, json_answer, text_answer
 from proxy.net.cluster import Cluster
 from proxy.net.consul import ConsulError
+from proxy.net.exposure import Exposure
 from proxy.net.health import HealthChecker
 from proxy.net.pulse import lag_gauge
 from proxy.net.recent import Recent
@@ -54,13 +57,15 @@ class Report:
         reload: Callable[[], Awaitable[Reloaded]],
         renewal: Callable[[ServiceName], RenewalStatus] | None = None,
     ) -> None:
-        self._settings, self._metrics, self._workers = settings, metrics, workers
+        self._settings, self._workers = settings, workers
+        self._exposure = Exposure(metrics, workers)
         self._generation, self._clusters = generation, clusters
         self._watcher, self._registrar, self._checkers = watcher, registrar, checkers
         self._state, self._identities, self._reload = state, identities, reload
         self._renewal = renewal
         self._user_problems, self._recent = user_problems, recent
         self._started_at = rfc3339(datetime.now(UTC))
+        self._started = monotonic()
 
     def routes(self) -> dict[str, Route]:
         get: dict[str, Callable[[], Answer]] = {
@@ -77,10 +82,12 @@ class Report:
                 path: Route(method="GET", handler=_async(answer), is_private=path == "/config")
                 for path, answer in get.items()
             },
-            "/metrics": Route(method="GET", handler=self._counted),
+            "/metrics": Route(method="GET", handler=self.scraped, accepting=self.scraped),
+            "/stats": Route(method="GET", handler=self._stats, is_private=True),
             "/requests": Route(
                 method="GET", handler=self._requests, is_private=True, below=self._requests
             ),
+            "/ended": Route(method="GET", handler=self._ended, is_private=True, below=self._ended),
             "/reload": Route(method="POST", handler=self._reloaded),
             "/deregister": Route(method="POST", handler=self._deregister),
         }
@@ -164,15 +171,40 @@ class Report:
         for view in self._watcher.elsewhere.values():
             yield view.subject, view
 
-    async def _counted(self) -> Answer:
-        whole = await self._workers.tally(self._metrics.tally())
-        return Answer(body=render(whole), content_type=PROMETHEUS)
+    async def scraped(self, accept: str = "") -> Answer:
+        """``/metrics`` for who sent this ``Accept`` header; what the metrics port answers."""
+        return await self._exposure.scraped(accept)
+
+    async def _stats(self) -> Answer:
+        """Everything that is counted, and the endpoints: who calls whom is not for everybody."""
+        return json_answer(
+            {  # a ``Stats``, which as one value would be encoded in one long go
+                "host": self._settings.host,
+                "at": time(),
+                "uptime_s": monotonic() - self._started,
+                "version": __version__,
+                "generation": self._generation(),
+                "families": await self._exposure.encoded(),
+                "clusters": tuple(each.describe() for each in self._clusters()),
+            }
+        )
 
     async def _requests(self, request_id: str = "") -> Answer:
         """The newest, or those of one id, which is escaped as in a path."""
         wanted = decode(request_id.encode()).decode("latin-1")
         found = await self._workers.find(wanted, self._recent.find(wanted))
         return json_answer(SeenRequests(requests=found))
+
+    async def _ended(self, segment: str = "-,all,-") -> Answer:
+        """What ended since an earlier answer; of a service (``-``: any), ``all`` or ``bad``."""
+        parts = segment.split(",")
+        if len(parts) != 3 or parts[1] not in ("all", "bad"):
+            return text_answer("ask /ended/SERVICE,all,CURSOR or /ended/SERVICE,bad,CURSOR", 400)
+        service, which, cursor = ("" if part == "-" else part for part in parts)
+        wanted = Wanted(service=service, is_bad_only=which == "bad", cursor=cursor)
+        told = await self._workers.ended(wanted, self._recent.ended(wanted))
+        following = f"{service or '-'},{which},{told.next}"
+        return json_answer(msgspec.structs.replace(told, next=following))
 
     async def _reloaded(self) -> Answer:
         found = await self._reload()
@@ -208,6 +240,11 @@ class Gauges:
             "Unix time at which the leaf in force expires; 0 without one.",
             ("service",),
         )
+        self._not_before = metrics.gauge(
+            "mesh_certificate_not_before_seconds",
+            "Unix time from which the leaf in force holds; 0 without one.",
+            ("service",),
+        )
         self._endpoints = metrics.gauge(
             "mesh_endpoints", "Endpoints in use for each upstream service.", ("service",)
         )
@@ -235,15 +272,17 @@ class Gauges:
     def observe(self, watcher: Watcher, generation: int) -> None:
         self._generation.value = generation
         self._refused.value = 1 if watcher.refused else 0
-        for name, view in watcher.views.items():
-            self._endpoints.labels(name).value = len(view.endpoints)
-            self._kept.labels(name).value = view.kept
-            self._malformed.labels(name).value = view.malformed
+        views = {(str(name),): view for name, view in watcher.views.items()}
+        self._endpoints.show({name: len(view.endpoints) for name, view in views.items()})
+        self._kept.show({name: view.kept for name, view in views.items()})
+        self._malformed.show({name: view.malformed for name, view in views.items()})
 
     def certificates(self, identities: Identities) -> None:
         for name, identity in identities.items():
             moment = not_after(identity)
             self._not_after.labels(name).value = moment.timestamp() if moment else 0
+            begin = datetime.fromisoformat(identity.not_before) if identity else None
+            self._not_before.labels(name).value = begin.timestamp() if begin else 0
 
 
 def _way_to(workload: Workload, upstream: Upstream) -> str:

@@ -19,6 +19,7 @@ from typing import assert_never
 
 from proxy.core.backoff import Backoff
 from proxy.core.exposition import Tally
+from proxy.model.recent import Wanted
 from proxy.net.channel import (
     Applied,
     Ask,
@@ -82,6 +83,8 @@ class Seat:
         """The revision that the process runs; 0: none yet."""
         self.tally: Tally = ()
         """What the process had counted when it was asked last."""
+        self.dropped: list[Tally] = []
+        """What it has counted and no longer tells, since somebody took it from here."""
         self.connections = 0
         self.is_ending = False
         """No successor is wanted."""
@@ -130,8 +133,8 @@ class Seat:
         there is no process."""
         return self._call(lambda number: Ask(number=number))
 
-    def find(self, request_id: str) -> "asyncio.Future[Reply] | None":
-        return self._call(lambda number: Find(number=number, request_id=request_id))
+    def find(self, request_id: str, wanted: Wanted | None = None) -> "asyncio.Future[Reply] | None":
+        return self._call(lambda number: Find(number=number, request_id=request_id, wanted=wanted))
 
     def observe(self, seconds: float | None) -> "asyncio.Future[Reply] | None":
         return self._call(lambda number: Observe(number=number, seconds=seconds))
@@ -254,6 +257,8 @@ class Seat:
                     self.tally = message.tally
                 if isinstance(message, Told):
                     self.connections = message.connections
+                    if message.dropped:
+                        self.dropped.append(message.dropped)
                 reply = self._replies.pop(message.number, None)
                 if reply is not None and not reply.done():
                     reply.set_result(message)

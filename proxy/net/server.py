@@ -34,6 +34,7 @@ from proxy.net.pulse import PULSE_S, pulse
 from proxy.net.registrar import Registrar, Standing
 from proxy.net.renewal import Renewals
 from proxy.net.report import Gauges, Report, not_after
+from proxy.net.scrape import Scrape
 from proxy.net.sockets import Sockets, worker_count
 from proxy.net.store import Store
 from proxy.net.tasks import Tasks
@@ -136,6 +137,9 @@ class Server:
         self._admin = Admin(
             self.report.routes() | Observing(self._dataplane, self._workers).routes()
         )
+        self._scrape = (
+            Scrape(settings.metrics, self.report.scraped, metrics) if settings.metrics else None
+        )
         self._tasks = Tasks()
         self._applied: tuple[Policy | None, Catalogue] | None = None
         self._cuts = 0
@@ -203,6 +207,8 @@ class Server:
                 f"cannot listen on {admin.host}:{admin.port} for the admin port: "
                 f"{os.strerror(error.errno) if error.errno else error}"
             ) from error
+        if self._scrape is not None:
+            await self._start_scrape(self._scrape)
         self._tasks.start("pulse", self._pulse())
         if self._settings.signers:
             self._tasks.start("renewal", self._renewals.run())
@@ -212,6 +218,15 @@ class Server:
         for service, checker in self._checkers.items():
             self._tasks.start(f"health-{service}", checker.run())
         self._tasks.start("registrar", self._become_ready())
+
+    async def _start_scrape(self, scrape: Scrape) -> None:
+        try:
+            await scrape.start()
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {scrape.place} for metrics: "
+                f"{os.strerror(error.errno) if error.errno else error}"
+            ) from error
 
     async def _become_ready(self) -> None:
         if not self._watcher.is_warm:
@@ -272,6 +287,8 @@ class Server:
         await self._tasks.stop()
         await self._store.flush()
         await self._admin.close()
+        if self._scrape is not None:
+            await self._scrape.close()
         await asyncio.gather(self._dataplane.close(), self._workers.close())
         await self._consul.close()
 

@@ -4,15 +4,13 @@ Both get a finished exchange on the path of the request, and take from it what t
 later, when they are many: nothing here waits, and everything that waits to be written is bounded.
 """
 
-from collections.abc import Callable
-
 from proxy.core.metrics import Metrics
-from proxy.http.exchange import Exchange
 from proxy.model.telemetry import Telemetry as Choice
 from proxy.net.access_log import AccessLogs
+from proxy.net.pair_log import PairLog
 from proxy.net.tracing import Tracer
 
-Log = Callable[[Exchange, float], None]
+Log = PairLog
 """Gets a finished exchange and the time, monotonic seconds; decides whether it is logged."""
 
 

@@ -49,6 +49,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._metrics = Metrics()
+        self._metrics.is_one_of_many = True
         self._start: Start | None = None
         self._plane: DataPlane | None = None
         self._has_begun = self._is_draining = False
@@ -108,11 +109,18 @@ class Worker:
                         number=message.number,
                         connections=self._plane.open_connections if self._plane else 0,
                         tally=self._metrics.tally(),
+                        dropped=self._metrics.take_dropped(),
                     )
                 )
             case Find():
-                seen = self._known()[1].recent.find(message.request_id)
-                self._channel.send(Found(number=message.number, requests=seen))
+                recent, wanted = self._known()[1].recent, message.wanted
+                self._channel.send(
+                    Found(
+                        number=message.number,
+                        requests=recent.find(message.request_id) if wanted is None else (),
+                        ended=recent.ended(wanted) if wanted is not None else None,
+                    )
+                )
             case Observe():
                 plane = self._known()[1]
                 if message.seconds is not None:

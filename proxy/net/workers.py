@@ -7,20 +7,23 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Coroutine, Iterator
+from time import monotonic
 from typing import Any
 
-from proxy.core.exposition import Tally, lasting, merge
+from proxy.core.exposition import FamilyTally, Tally, lasting, merge, merging
+from proxy.core.legacy import Legacy
 from proxy.core.metrics import Metrics
 from proxy.model.endpoint import Catalogue
 from proxy.model.names import ServiceName
 from proxy.model.observed import Observed, together
 from proxy.model.policy import Policy
-from proxy.model.recent import SeenRequest
+from proxy.model.recent import Ended, SeenRequest, Wanted
 from proxy.model.settings import Settings
 from proxy.model.status import WorkersStatus
 from proxy.net.channel import Apply, Drained, Found, Listener, Noted, Reloaded, Reply, Start, frame
 from proxy.net.dataplane import DataPlane
 from proxy.net.recent import MAX_FOUND
+from proxy.net.recent import together as all_ended
 from proxy.net.seat import Seat
 from proxy.net.sockets import Sockets
 
@@ -60,7 +63,9 @@ class Workers:
         self._wanted: tuple[Policy | None, Catalogue, int] = (Policy(), Catalogue(), 0)
         self._revision = 0
         self._frame: bytes | None = None
-        self._base: Tally = ()
+        self._metrics = metrics
+        metrics.is_one_of_many = bool(self._seats)
+        self._left = Legacy()
         """What those counted that are no more."""
         self._all_listen = asyncio.Event()
         self._restarts = metrics.counter(
@@ -139,14 +144,26 @@ class Workers:
                 )
         return errors
 
-    async def tally(self, own: Tally) -> Tally:
-        """With ``own``, what the whole proxy has counted."""
+    async def tallies(self, own: Tally) -> Iterator[FamilyTally] | None:
+        """With ``own``, what the whole proxy has counted; None: ``own`` is all."""
         replies = [reply for seat in self._seats if (reply := seat.ask()) is not None]
         if replies:
             await asyncio.wait(replies, timeout=ANSWER_S)
         if not self._seats:
-            return own
-        return merge([own, self._base, *(seat.tally for seat in self._seats)])
+            return None
+        self._take_dropped()
+        return merging([own, self._left.tally, *(seat.tally for seat in self._seats)])
+
+    def _told(self) -> Iterator[Tally]:
+        yield self._metrics.tally()
+        yield from (seat.tally for seat in self._seats)
+
+    def _take_dropped(self) -> None:
+        """What a process no longer counts in goes on being a part of the sum, until nobody does."""
+        self._left.add(self._metrics.take_dropped())
+        for seat in self._seats:
+            dropped, seat.dropped = seat.dropped, []
+            self._left.add(merge(dropped))
 
     async def find(self, request_id: str, own: tuple[SeenRequest, ...]) -> tuple[SeenRequest, ...]:
         """With ``own``, what the whole proxy remembers of a request, the newest first; of those
@@ -161,6 +178,19 @@ class Workers:
             if isinstance(answer, Found):
                 found += answer.requests
         return tuple(sorted(found, key=lambda each: each.ended_at, reverse=True)[:MAX_FOUND])
+
+    async def ended(self, wanted: Wanted, own: Ended) -> Ended:
+        """With ``own``, what ended in the whole proxy; what a worker does not tell in time comes
+        with the next answer, for its part of the cursor stays."""
+        replies = [reply for seat in self._seats if (reply := seat.find("", wanted)) is not None]
+        if not replies:
+            return own
+        await asyncio.wait(replies, timeout=FIND_S)
+        answers = [each.result() for each in replies if each.done() and not each.cancelled()]
+        told = tuple(
+            each.ended for each in answers if isinstance(each, Found) and each.ended is not None
+        )
+        return all_ended((own, *told), wanted.cursor)
 
     async def observed(self, own: Observed, seconds: float | None = None) -> Observed:
         """With ``own``, what the whole proxy has seen; ``seconds`` as in ``channel.Observe``."""
@@ -195,6 +225,8 @@ class Workers:
             await asyncio.sleep(ASK_EVERY_S)
             for seat in self._seats:
                 seat.look_after()
+            self._take_dropped()
+            self._left.sweep(self._told(), monotonic())
 
     def _changed(self, seat: Seat) -> None:
         self._alive.value = self._alive_now
@@ -207,7 +239,8 @@ class Workers:
 
     def _died(self, seat: Seat) -> None:
         self._restarts.value += 1
-        self._base = merge([self._base, lasting(seat.tally)])
+        self._take_dropped()
+        self._left.add(lasting(seat.tally))
         seat.tally = ()
         self._changed(seat)
 

@@ -9,7 +9,7 @@ from benchkit.turn import PHASES as TURN_PHASES
 from benchkit.turn import Effort
 
 TREE = Path(__file__).resolve().parents[2]
-PHASES = (*TURN_PHASES, "scale")
+PHASES = (*TURN_PHASES, "scale", "observability")
 CONTESTANTS = ("meshctl", "envoy", "haproxy", "nginx", "consul", "bare")
 """``bare``: those of ours, Envoy and HAProxy that were chosen, once more without the features."""
 
@@ -93,7 +93,7 @@ def problem(options: argparse.Namespace) -> str:
 
 def effort(options: argparse.Namespace) -> Effort:
     return Effort(
-        phases=frozenset(options.only) - {"scale"},
+        phases=frozenset(options.only) & frozenset(TURN_PHASES),
         duration_s=options.duration,
         warmup_s=1.0 if options.quick else 2.0,
         paced_s=2.0 if options.quick else 4.0,

@@ -19,6 +19,7 @@ from benchkit import (
     figures,
     machine,
     needs,
+    observability,
     profile,
     report,
     rounds,
@@ -95,6 +96,9 @@ def _measure(options: argparse.Namespace, progress: "_Progress") -> int:
         if "scale" in options.only and ours is not None:
             for number in range(1, options.scale_rounds + 1):
                 note(scale.take(site, ours, number, effort, rate_per_s, progress.show))
+        if "observability" in options.only and ours is not None:
+            for number in range(1, options.rounds + 1):
+                note(observability.take(site, ours, number, effort, rate_per_s, progress.show))
         missed = [target for target in targets.judge(samples) if target.is_met is False]
         text = ""
         if missed and options.out is not None and ours is not None:
@@ -138,7 +142,7 @@ def _rate(
     progress: "_Progress",
 ) -> float:
     """Of the latency phase: as asked for, or a third of what Envoy reaches here and now."""
-    if not {"latency", "scale"} & set(options.only):
+    if not {"latency", "scale", "observability"} & set(options.only):
         return 0.0
     if options.rate is not None:
         return float(options.rate)
@@ -266,6 +270,11 @@ def _line(sample: Sample) -> str:
             (Metric.TCP_CPU_S_PER_GIB, "CPU-s/GiB"),
             (Metric.APPLY_MS, "ms to apply"),
             (Metric.POLICY_AFTER_MIB, "MiB of policy"),
+            (Metric.OBSERVED_NOT_US, "us/request with all off"),
+            (Metric.OBSERVED_US, "with all on"),
+            (Metric.SCRAPE_MS, "ms a scrape"),
+            (Metric.SCRAPE_P99_RATIO, "times the p99"),
+            (Metric.TOP_MS, "ms a refresh of top"),
         )
         if metric in sample.figures
     ]

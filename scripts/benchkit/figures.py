@@ -33,6 +33,15 @@ class Metric(StrEnum):
     CPU_10_US = "cpu_10_services_us"
     CPU_100_US = "cpu_100_services_us"
     CPU_1000_US = "cpu_1000_services_us"
+    OBSERVED_NOT_US = "cpu_observed_not_us"
+    OBSERVED_US = "cpu_observed_us"
+    SCRAPE_SERIES = "scrape_series"
+    SCRAPE_MIB = "scrape_mib"
+    SCRAPE_MS = "scrape_ms"
+    SCRAPE_SLOWEST_MS = "scrape_slowest_ms"
+    SCRAPE_P99_RATIO = "scrape_p99_ratio"
+    TOP_MS = "top_refresh_ms"
+    DASHBOARD_MS = "dashboard_refresh_ms"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

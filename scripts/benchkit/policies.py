@@ -13,18 +13,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from proxy.model.names import parse_service, parse_trust_domain
 from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot
 from proxy.model.registration import SNAPSHOT_KEY
-from proxy.model.routing import HeaderChanges, Match, PathMatch, TextMatch
+from proxy.model.routing import DirectResponse, HeaderChanges, Match, PathMatch, TextMatch
 from proxy.model.snapshot import pack
+from proxy.model.telemetry import AccessLog, Telemetry, Tracing
 
 ROUTES_PER_SERVICE = 5
 
 
 def make(request: dict[str, Any], generation: int) -> dict[str, bytes]:
     """``trust_domain``, ``service`` with its ``routes`` and, beside it, ``others``:
-    names of services that get ``ROUTES_PER_SERVICE`` routes each."""
+    names of services that get ``ROUTES_PER_SERVICE`` routes each. ``told``, if there is any, has
+    for each generation what is told of calls, and ``statuses`` that the caller's own proxy
+    answers with under ``/status/``."""
+    told = request["told"][generation - 1] if request["told"] else {}
     service = ServicePolicy(
         routes=tuple(
             Route(
@@ -36,6 +42,9 @@ def make(request: dict[str, Any], generation: int) -> dict[str, bytes]:
             )
             for route in request["routes"]
         )
+        + tuple(_answering(status) for status in told.get("statuses", ())),
+        access_log=msgspec.convert(told.get("access_log", {}), AccessLog),
+        tracing=msgspec.convert(told.get("tracing", {}), Tracing),
     )
     services = {parse_service(request["service"]): service} if request["routes"] else {}
     for name in request["others"]:
@@ -43,9 +52,19 @@ def make(request: dict[str, Any], generation: int) -> dict[str, bytes]:
     snapshot = Snapshot(
         generation=generation,
         trust_domain=parse_trust_domain(request["trust_domain"]),
-        policy=Policy(services=services),
+        policy=Policy(
+            services=services, telemetry=msgspec.convert(told.get("telemetry", {}), Telemetry)
+        ),
     )
     return {SNAPSHOT_KEY: pack(snapshot)}
+
+
+def _answering(status: int) -> Route:
+    return Route(
+        name=f"status-{status}",
+        match=Match(path=PathMatch(exact=f"/status/{status}")),
+        respond=DirectResponse(status=status),
+    )
 
 
 def _header(name: str, route: dict[str, str]) -> dict[str, TextMatch]:

@@ -4,13 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchkit import figures, scale, targets
+from benchkit import figures, observability, scale, targets
 from benchkit.backend import ECHOED
 from benchkit.chart import Panel, number, render
 from benchkit.contestants import Group
 from benchkit.figures import Metric, Sample
 from benchkit.rounds import DIRECT
-from benchkit.rows import CHARTED, CONDITIONS, ROWS, SCALE_CONDITIONS, SCALE_ROWS, Row
+from benchkit.rows import (
+    CHARTED,
+    CONDITIONS,
+    OBSERVABILITY_CONDITIONS,
+    OBSERVABILITY_ROWS,
+    ROWS,
+    SCALE_CONDITIONS,
+    SCALE_ROWS,
+    Row,
+)
 from benchkit.tables import aligned, cell, first_line, table
 from benchkit.targets import OURS, REFERENCE
 
@@ -67,7 +76,14 @@ def markdown(run: Run, chart_name: str) -> str:
         "",
         *_group_section(run, full, "Two hops with every feature on", f"Relative to {REFERENCE}:"),
         *_group_section(run, bare, "Bare", f"Relative to {_bare(REFERENCE)}:"),
-        *_scale_section(run),
+        *_own_section(run, "A large policy", scale.NAME, SCALE_ROWS, SCALE_CONDITIONS),
+        *_own_section(
+            run,
+            "What observing costs",
+            observability.NAME,
+            OBSERVABILITY_ROWS,
+            OBSERVABILITY_CONDITIONS,
+        ),
         *_remarks(run),
         *_faults_section(run),
         *_profile_section(run),
@@ -106,8 +122,10 @@ def terminal(run: Run) -> str:
             rows += [[f"ratio to {_reference(names)}", *("" for _ in names)], *ratios]
         if len(rows) > 1:
             parts.append(aligned(rows))
-    if scaled := _scale_rows(run):
+    if scaled := _own_rows(run, scale.NAME, SCALE_ROWS):
         parts.append(aligned([["a large policy", ""], *scaled]))
+    if observed := _own_rows(run, observability.NAME, OBSERVABILITY_ROWS):
+        parts.append(aligned([["what observing costs", ""], *observed]))
     if judged := _target_rows(run):
         parts.append(aligned([["figure", "target", "found", "met?"], *judged]))
     left_out = [
@@ -240,22 +258,25 @@ def _ratio_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def _scale_section(run: Run) -> list[str]:
-    rows = _scale_rows(run)
+def _own_section(
+    run: Run, title: str, name: str, own: Sequence[Row], conditions: Sequence[str]
+) -> list[str]:
+    """What only ours is asked, under the name of its samples."""
+    rows = _own_rows(run, name, own)
     if not rows:
         return []
     return [
-        "## A large policy",
+        f"## {title}",
         "",
         *table(["", OURS], rows),
         "",
-        *(f"* {condition}" for condition in SCALE_CONDITIONS),
+        *(f"* {condition}" for condition in conditions),
         "",
     ]
 
 
-def _scale_rows(run: Run) -> list[list[str]]:
-    found = [(row, figures.of(run.samples, scale.NAME, row.metric)) for row in SCALE_ROWS]
+def _own_rows(run: Run, name: str, own: Sequence[Row]) -> list[list[str]]:
+    found = [(row, figures.of(run.samples, name, row.metric)) for row in own]
     return [[_title(row), cell(spread, row.scale)] for row, spread in found if spread is not None]
 
 

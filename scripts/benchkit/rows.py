@@ -81,6 +81,24 @@ SCALE_ROWS = (
     Row(metric=Metric.CPU_1000_US, title="CPU per request, 1,000 services", unit="µs"),
 )
 
+OBSERVABILITY_ROWS = (
+    Row(metric=Metric.OBSERVED_NOT_US, title="CPU per request, all off", unit="µs"),
+    Row(metric=Metric.OBSERVED_US, title="CPU per request, all on", unit="µs"),
+    Row(metric=Metric.SCRAPE_SERIES, title="series of the proxy that is scraped", unit="series"),
+    Row(metric=Metric.SCRAPE_MIB, title="the page of them", unit="MiB"),
+    Row(metric=Metric.SCRAPE_MS, title="its answer, median of twenty", unit="ms"),
+    Row(metric=Metric.SCRAPE_SLOWEST_MS, title="its answer, slowest of twenty", unit="ms"),
+    Row(
+        metric=Metric.SCRAPE_P99_RATIO,
+        title="p99 of requests with a scrape a second, against without",
+        unit="ratio",
+    ),
+    Row(metric=Metric.TOP_MS, title="a refresh of `top`, slowest of twenty", unit="ms"),
+    Row(
+        metric=Metric.DASHBOARD_MS, title="a refresh of the dashboard, slowest of twenty", unit="ms"
+    ),
+)
+
 CHARTED = (
     (Metric.CPU_US_PER_REQUEST, "CPU per request, µs (less is better)"),
     (Metric.P99_ADDED_MS, "p99 added at a third of Envoy's saturation, ms (less is better)"),
@@ -130,4 +148,17 @@ SCALE_CONDITIONS = (
     "p99 at the fixed rate: once while a policy a second is published, once while the same bytes "
     "are published under a key that no proxy watches.",
     "Memory: of the client's process, beyond that of the same proxy without a policy.",
+)
+
+OBSERVABILITY_CONDITIONS = (
+    "All off: `telemetry: {metrics: false}`, no access log but of what fails (nothing does), no "
+    "traces. All on: metrics, a JSON line for each request at both sides, to a file, and one "
+    "request in a hundred traced, its spans sent by OTLP over HTTP. The same two processes, "
+    "switched by policy while they run: off, on, on, off. The receiver of spans runs on the load "
+    "core. A go counts only if lines and spans arrived.",
+    "Series: label sets, a histogram being one. The page is what Prometheus gets; it is asked for "
+    "by a connection of its own each time.",
+    "p99 at the fixed rate: once with a scrape a second, once without.",
+    "A refresh: 100 services on 100 hosts with 1,000 edges, from the hosts' answers as bytes to "
+    "the screen of `meshctl top --by edge`, and to what the dashboard sends to the browser.",
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchkit import figures, scale
+from benchkit import figures, observability, scale
 from benchkit.figures import Metric, Sample, Spread
 
 OURS = "meshctl"
@@ -33,6 +33,9 @@ def judge(samples: Sequence[Sample]) -> list[Target]:
 
     def growth(metric: Metric) -> Spread | None:
         return figures.within(samples, scale.NAME, metric, Metric.CPU_10_US)
+
+    def observed(metric: Metric) -> Spread | None:
+        return figures.of(samples, observability.NAME, metric)
 
     rows: list[tuple[str, str, Spread | None, Callable[[Spread], bool]]] = [
         (
@@ -94,6 +97,36 @@ def judge(samples: Sequence[Sample]) -> list[Target]:
             f"does not grow (at most {SAME})",
             growth(Metric.CPU_1000_US),
             lambda it: it.median <= SAME,
+        ),
+        (
+            "CPU per request with metrics, traces of 1 % and all access logs, of that without",
+            "at most 1.15",
+            figures.within(samples, observability.NAME, Metric.OBSERVED_US, Metric.OBSERVED_NOT_US),
+            lambda it: it.median <= 1.15,
+        ),
+        (
+            "`/metrics` with 1,000 series: its answer",
+            "at most 50 ms",
+            observed(Metric.SCRAPE_MS),
+            lambda it: it.median <= 50,
+        ),
+        (
+            "p99 while it is scraped every second, of the p99 without",
+            "at most 1.5",
+            observed(Metric.SCRAPE_P99_RATIO),
+            lambda it: it.median <= 1.5,
+        ),
+        (
+            "100 services, 1,000 edges: a refresh of `top`",
+            "at most 1,000 ms",
+            observed(Metric.TOP_MS),
+            lambda it: it.high <= 1000,
+        ),
+        (
+            "100 services, 1,000 edges: a refresh of the dashboard",
+            "at most 1,000 ms",
+            observed(Metric.DASHBOARD_MS),
+            lambda it: it.high <= 1000,
         ),
     ]
     return [

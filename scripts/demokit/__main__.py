@@ -84,6 +84,7 @@ def explain_keeping(scene: Scene) -> None:
    curl -s -X POST http://127.0.0.1:{ports.api_2}/break   # api v2 answers 503, until /mend
    {MESHCTL} apply   # after an edit of mesh.yaml
    {MESHCTL} status --watch
+   {MESHCTL} top   # while something calls; also edges, tap api, dashboard
    {MESHCTL} uninstall --yes   # then end the applications: kill $(cat apps.pid)""")
 
 

@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 CALL_TIMEOUT_S = 10.0
+PASSED_ON = ("x-request-id", "traceparent", "tracestate")
+"""All that an application has to do for a request to be one trace."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -69,7 +71,7 @@ class Answer(BaseHTTPRequestHandler):
             connection.request(
                 "GET",
                 parts.path or "/",
-                headers={"x-request-id": self.headers.get("x-request-id", "")},
+                headers={name: self.headers[name] for name in PASSED_ON if name in self.headers},
             )
             response = connection.getresponse()
             body = response.read()

@@ -1,9 +1,7 @@
 """A real Consul binary on this machine, from the first place that has one.
 
 Order: on PATH; a release archive the caller names, with its published SHA-256; Debian's own
-package. That package exists in the bullseye suite only, so it is taken from there, through the
-mirror and the keys this machine's apt uses already, without adding a source to the machine: apt
-gets a state directory of its own, and the package is unpacked, not installed.
+package, which exists in the bullseye suite only (``package``).
 """
 
 import argparse
@@ -16,15 +14,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit import sources
 from labkit.command import LabError, Unavailable, run, say
+from labkit.package import unpacked
 from labkit.place import cache_home
 from labkit.record import locked
 
 SUITE = "bullseye"
 ARCHIVE = "MESHCTL_CONSUL_ARCHIVE"
 CHECKSUM = "MESHCTL_CONSUL_ARCHIVE_SHA256"
-_APT_DEADLINE_S = 300
 _ARCHIVE_LIMIT_BYTES = 1 << 30
 
 
@@ -75,53 +72,14 @@ def _from_debian(directory: Path) -> Path:
         return _proved(binary)
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise Unavailable(f"no consul on PATH and no apt-get; set {ARCHIVE} and {CHECKSUM}")
-    archive = sources.main_archive()
     say(f"downloading Debian's consul package ({SUITE}), once")
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        top = Path(scratch)
-        for name in ("parts", "state/lists/partial", "cache/archives/partial", "unpacked", "new"):
-            (top / name).mkdir(parents=True)
-        (top / "status").touch()
-        (top / "parts" / "consul.sources").write_text(archive.deb822(SUITE), encoding="utf-8")
-        apt = ["apt-get", "-q", *_private_apt(top)]
-        run([*apt, "update"], timeout_s=_APT_DEADLINE_S)
-        # Where apt puts a download is the current directory, so the command changes it first.
-        run(["env", "-C", top, *apt, "download", "consul"], timeout_s=_APT_DEADLINE_S)
-        package = next(top.glob("consul_*.deb"), None)
-        if package is None:
-            raise LabError(f"apt-get download consul ({SUITE}) brought no package")
-        run(["dpkg-deb", "-x", package, top / "unpacked"], timeout_s=60)
-        (top / "unpacked/usr/bin/consul").rename(top / "new" / "consul")
-        _proved(top / "new" / "consul")
-        (top / "new").rename(binary.parent)
+        new = Path(scratch) / "new"
+        new.mkdir()
+        (unpacked("consul", SUITE, Path(scratch) / "apt") / "usr/bin/consul").rename(new / "consul")
+        _proved(new / "consul")
+        new.rename(binary.parent)
     return binary
-
-
-def _private_apt(top: Path) -> list[str]:
-    """Options that keep apt's sources, lists and downloads in ``top``.
-
-    The rest of the machine's configuration holds: proxies, credentials, trusted keys.
-    """
-    settings = {
-        "Dir::Etc::SourceList": "/dev/null",
-        "Dir::Etc::SourceParts": top / "parts",
-        "Dir::Etc::Preferences": "/dev/null",
-        "Dir::Etc::PreferencesParts": "/dev/null",
-        "Dir::State": top / "state",
-        "Dir::State::Lists": top / "state/lists",
-        "Dir::State::Status": top / "status",
-        "Dir::Cache": top / "cache",
-        "Dir::Cache::Archives": top / "cache/archives",
-        # The directory is the caller's own, which apt's download user may not enter.
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-        # The suite has reached its end: its signed index is no longer renewed.
-        "Acquire::Check-Valid-Until": "false",
-    }
-    words: list[str] = []
-    for name, value in settings.items():
-        words += ["-o", f"{name}={value}"]
-    return words
 
 
 def _proved(binary: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,33 @@ def put_key(cluster: Cluster, host: str, key: str, token: str) -> Any:
     return cluster.ask(host, "PUT", f"kv/{key}", b"x", token=token)[0]
 
 
+def observer(cluster: Cluster) -> str:
+    token = cluster.acl.observer
+    assert token is not None
+    return token.secret
+
+
+def test_an_observer_finds_the_services_of_the_mesh_and_reads_no_policy(cluster: Cluster) -> None:
+    """The calls of Prometheus, with its header."""
+    token = proxy(cluster, "four")
+    made = cluster.ask("four", "PUT", "agent/service/register", a_service("web"), token=token)
+    assert made[0] == 200, made
+
+    def asked(path: str) -> Any:
+        request = urllib.request.Request(f"{cluster.url('two')}/v1/{path}")
+        request.add_header("Authorization", f"Bearer {observer(cluster)}")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    cluster.until("it is listed", lambda: "mesh-web" in asked("catalog/services?stale=&wait=1ms"))
+    (entry,) = cluster.until("it is there", lambda: asked("health/service/mesh-web?stale="))
+    assert entry["Node"]["Node"] == "four"
+    status, _ = cluster.ask("two", "GET", f"kv/{SNAPSHOT_KEY}", token=observer(cluster))
+    assert status == 403
+    gone = cluster.ask("four", "PUT", "agent/service/deregister/mesh-web-x", token=token)
+    assert gone[0] == 200, gone
+
+
 def test_the_operator_publishes_and_proxies_read(cluster: Cluster) -> None:
     operator = cluster.acl.operator.secret
     assert put_key(cluster, "one", SNAPSHOT_KEY, operator) == 200
@@ -231,7 +259,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("who", ["proxy", "agent", "operator", "nobody"])
+@pytest.mark.parametrize("who", ["proxy", "agent", "operator", "observer", "nobody"])
 @pytest.mark.parametrize(("what", "method", "path", "body"), REFUSED)
 def test_what_a_token_must_not_do_is_refused(
     cluster: Cluster, who: str, what: str, method: str, path: str, body: Any
@@ -242,6 +270,7 @@ def test_what_a_token_must_not_do_is_refused(
         "proxy": proxy(cluster, "four"),
         "agent": agent(cluster, "four"),
         "operator": cluster.acl.operator.secret,
+        "observer": observer(cluster),
         "nobody": "",
     }[who]
     # What concerns the cluster, or another host, is asked where it would be done.

@@ -16,7 +16,7 @@ from meshctl.layout import Layout
 from proxy.core.validation import validate
 from proxy.model.codec import decode
 from proxy.model.names import TrustDomain
-from proxy.model.settings import Address, Capacity, Settings
+from proxy.model.settings import Address, Capacity, Metrics, Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRUST_DOMAIN = TrustDomain("mesh.test")
@@ -87,6 +87,26 @@ hosts:
     assert validate(made) == ()
 
 
+def test_metrics_are_for_the_networks_that_the_inventory_names_and_for_nobody_without(
+    world_of: Any,
+) -> None:
+    text = """\
+version: 1
+consul: {mode: existing}
+metrics: {from: [10.0.0.5, "fd00:1::/64"]}
+hosts:
+  - {name: front, address: 10.0.0.1, proxy: {inbound_address: 10.0.0.1}, metrics: {port: 15091}}
+  - {name: back, address: 10.0.0.2, metrics: {from: []}}
+"""
+    world = world_of(text)
+    made = settings(world)
+    assert made.metrics == Metrics(
+        listen=Address(host="10.0.0.1", port=15091), sources=("10.0.0.5/32", "fd00:1::/64")
+    )
+    assert validate(made) == ()
+    assert settings(world, "back").metrics is None
+
+
 @pytest.mark.parametrize(
     ("workers", "capacity", "limits"),
     [
@@ -109,6 +129,13 @@ def test_the_proxys_unit_is_the_golden_one(world: Any) -> None:
     assert unit.path == "/etc/systemd/system/meshctl-proxy.service"
     assert unit.mode == 0o644
     assert_golden("meshctl-proxy.service", unit.content)
+
+
+def test_the_folder_of_access_logs_is_the_one_that_systemd_makes(world: Any) -> None:
+    text = artifacts.proxy_unit(world.host("front"), settings(world)).content.decode()
+    (made,) = re.findall("^LogsDirectory=(.+)$", text, re.M)
+    assert settings(world).log_dir == f"/var/log/{made}" == Layout().logs
+    assert Layout("/r").access_log == "/r/var/log/meshctl/access.log"
 
 
 def test_a_low_port_takes_the_one_capability_for_it(world: Any) -> None:

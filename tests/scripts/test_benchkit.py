@@ -18,6 +18,7 @@ from benchkit import (
     figures,
     load,
     machine,
+    observability,
     processes,
     profile,
     report,
@@ -27,7 +28,7 @@ from benchkit import (
 from benchkit.backend import BODY_BYTES, Backend, body
 from benchkit.contestants import Group, Pair
 from benchkit.figures import Metric, Sample, Spread
-from benchkit.rows import ROWS, SCALE_ROWS
+from benchkit.rows import OBSERVABILITY_ROWS, ROWS, SCALE_ROWS
 from benchkit.turn import PHASES, Bench, Effort, Measured, Pace, free_ports
 
 CPU = Metric.CPU_US_PER_REQUEST
@@ -320,7 +321,7 @@ def test_the_page_lists_what_was_left_out_and_keeps_it_on_one_line() -> None:
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     more = {metric.value: 1.5 for metric in Metric}
     names = ("meshctl", "envoy", "nginx", "meshctl bare", "envoy bare")
-    everybody = (*names, "policy scale", "direct")
+    everybody = (*names, "policy scale", "observability", "direct")
     run = a_run([sample(n, name, **more) for n in (1, 2) for name in everybody], names)
     page = report.markdown(run, "x.svg")
     tables = [block.splitlines() for block in page.split("\n\n") if block.strip().startswith("|")]
@@ -329,7 +330,8 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     lengths = [len(table) - 2 for table in tables]
     with_ratio = sum(row.has_ratio for row in ROWS)
     judged = len(targets.judge(run.samples))
-    assert lengths[:6] == [judged, len(ROWS), with_ratio, len(ROWS), with_ratio, len(SCALE_ROWS)]
+    of_ours = [len(SCALE_ROWS), len(OBSERVABILITY_ROWS)]
+    assert lengths[:7] == [judged, len(ROWS), with_ratio, len(ROWS), with_ratio, *of_ours]
 
 
 def test_the_bare_ones_are_compared_among_themselves() -> None:
@@ -358,6 +360,8 @@ def test_targets_are_judged_by_the_median_of_ratios() -> None:
         sample(1, "envoy", 100.0, p99_added_ms=1.0, rss_idle_mib=60, tcp_cpu_s_per_gib=1.0),
         sample(1, "policy scale", apply_slowest_ms=99, cpu_10_services_us=50.0),
         sample(2, "policy scale", apply_slowest_ms=101, cpu_1000_services_us=50.0),
+        sample(1, "observability", cpu_observed_us=92.0, cpu_observed_not_us=80.0),
+        sample(1, "observability", scrape_ms=51.0, scrape_p99_ratio=1.4, top_refresh_ms=90.0),
     ]
     met = verdicts(samples)
     assert met["CPU per request, two hops, of Envoy's"] is True
@@ -366,6 +370,12 @@ def test_targets_are_judged_by_the_median_of_ratios() -> None:
     assert met["memory at 1,000 connections, of Envoy's"] is None
     assert met["CPU per GiB of TCP, of Envoy's"] is False
     assert met["policy of 1,000 services: published to applied, slowest"] is False
+    observed = "CPU per request with metrics, traces of 1 % and all access logs, of that without"
+    assert met[observed] is True
+    assert met["`/metrics` with 1,000 series: its answer"] is False
+    assert met["p99 while it is scraped every second, of the p99 without"] is True
+    assert met["100 services, 1,000 edges: a refresh of `top`"] is True
+    assert met["100 services, 1,000 edges: a refresh of the dashboard"] is None
     # Never in the same round: no ratio.
     assert met["CPU per request with 1,000 services, of that with 10"] is None
 
@@ -512,7 +522,10 @@ def test_impossible_options_are_refused_before_anything_is_installed(
     assert "two different cores" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main(["--only", "http,disk"])
-    assert "'disk' is none of http, latency, tcp, memory, scale" in capsys.readouterr().err
+    assert (
+        "'disk' is none of http, latency, tcp, memory, scale, observability"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_body_has_exactly_the_size_asked_for() -> None:
@@ -549,3 +562,40 @@ def test_a_program_that_ends_early_is_reported_with_the_end_of_its_log(tmp_path:
         os.waitid(os.P_PID, started.pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(processes.Failed, match="code 3; its log ends:\nthe reason"):
             started.check()
+
+
+PAGE = """\
+# HELP a_total Some.
+# TYPE a_total counter
+a_total{b="1",c="x y"} 2
+a_total{b="2",c="x"} 3.5
+a_total_more 7
+plain 1
+# TYPE h histogram
+h_bucket{b="1",le="5"} 1
+h_bucket{b="1",le="+Inf"} 1
+h_sum{b="1"} 3
+h_count{b="1"} 1
+# TYPE alone histogram
+alone_bucket{le="5"} 1
+alone_sum{} 3
+pool_count 4
+"""
+
+
+def test_a_metric_of_a_page_is_added_up_over_its_series_and_no_other() -> None:
+    assert observability.total(PAGE, "a_total") == 5.5
+    assert observability.total(PAGE, "plain") == 1
+    assert observability.total(PAGE, "absent") == 0
+
+
+def test_all_lines_of_a_histogram_are_one_series() -> None:
+    assert observability.series_of(PAGE) == {
+        'a_total{b="1",c="x y"}',
+        'a_total{b="2",c="x"}',
+        "a_total_more",
+        "plain",
+        'h{b="1"}',
+        "alone{}",
+        "pool_count",
+    }

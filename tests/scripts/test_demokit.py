@@ -1,5 +1,6 @@
 """The demo's own judgement: a demo that cannot fail shows nothing."""
 
+import http.client
 import sys
 import threading
 from collections.abc import Iterator
@@ -7,15 +8,19 @@ from datetime import UTC, datetime
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from demokit import app, stage
-from demokit.acts import ACTS, canary, ejection, rate_limit, retries
+from demokit.acts import ACTS, canary, ejection, observed, rate_limit, retries
 from demokit.inventory import Ports, inventory
 from demokit.load import ask, send
+from demokit.receiver import Receiver, Span
 from demokit.stage import ActFailed, holds
 
 from meshctl.inventory.parse import parse as parse_inventory
@@ -55,6 +60,7 @@ def parsed(tmp_path: Path, services: str) -> Policy:
         retries.WITHOUT + retries.RETRIES,
         ejection.POLICY,
         rate_limit.POLICY,
+        observed.POLICY % "http://127.0.0.1:4318/v1/traces",
     ],
 )
 def test_each_policy_of_an_act_is_one_for_the_demos_inventory(
@@ -65,7 +71,16 @@ def test_each_policy_of_an_act_is_one_for_the_demos_inventory(
 
 def test_the_demo_shows_what_it_promises() -> None:
     claims = " ".join(text for text, _ in ACTS)
-    for word in ("canary", "Retries hide", "ejected", "rate limit", "One port", "dies", "rotated"):
+    for word in (
+        "canary",
+        "Retries hide",
+        "ejected",
+        "rate limit",
+        "One port",
+        "dies",
+        "rotated",
+        "is seen",
+    ):
         assert word in claims
 
 
@@ -111,3 +126,52 @@ def test_every_port_is_taken_once() -> None:
     single = [value for value in vars(ports).values() if isinstance(value, int)]
     every = [*single, *ports.admin, *ports.inbound]
     assert len(every) == len(set(every)) == 17
+
+
+def exported(*spans: trace_pb2.Span) -> bytes:
+    """As a proxy sends them, of two services."""
+    request = ExportTraceServiceRequest()
+    for span in spans:
+        batch = request.resource_spans.add()
+        attribute = batch.resource.attributes.add()
+        attribute.key, attribute.value.string_value = "service.name", span.name
+        batch.scope_spans.add().spans.append(span)
+    return request.SerializeToString()
+
+
+def test_the_receiver_reads_what_it_draws_of_a_trace() -> None:
+    trace, one, other = b"t" * 16, b"a" * 8, b"b" * 8
+    server, client = trace_pb2.Span.SPAN_KIND_SERVER, trace_pb2.Span.SPAN_KIND_CLIENT
+    made = (
+        trace_pb2.Span(
+            trace_id=trace, span_id=other, parent_span_id=one, name="api", kind=server,
+            start_time_unix_nano=2_000_000, end_time_unix_nano=3_500_000,
+        ),
+        trace_pb2.Span(
+            trace_id=trace, span_id=one, name="web", kind=client,
+            start_time_unix_nano=1_000_000, end_time_unix_nano=4_000_000,
+        ),
+    )  # fmt: skip
+    with Receiver() as receiver:
+        parts = urlsplit(receiver.url)
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=5)
+        connection.request("POST", parts.path, exported(*made))
+        assert connection.getresponse().status == 200
+        connection.close()
+        first, second = receiver.trace(trace.hex(), 2)
+    assert (first.service, first.kind, first.parent_id, first.ms) == ("web", "CLIENT", "", 3.0)
+    assert (second.service, second.kind, second.ms) == ("api", "SERVER", 1.5)
+    assert second.parent_id == first.span_id == one.hex()
+
+
+def test_a_path_of_spans_ends_where_one_is_missing() -> None:
+    def span(service: str, span_id: str, parent_id: str) -> Span:
+        return Span(
+            service=service, trace_id="t", span_id=span_id, parent_id=parent_id, name="GET",
+            kind="CLIENT", ms=1.0, start_ns=0,
+        )  # fmt: skip
+
+    whole = [span("web", "1", observed.CALLER_ID), span("api", "2", "1"), span("users", "3", "2")]
+    assert observed._path(whole) == ["web CLIENT", "api CLIENT", "users CLIENT"]
+    assert observed._path([whole[0], whole[2]]) == ["web CLIENT"]
+    assert observed._path(whole[1:]) == []

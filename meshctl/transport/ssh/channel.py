@@ -51,8 +51,7 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         """Process id of a command that was given up and may still run."""
         if not self._was_stopped or self._exit_status is not None:
             return None
-        found = _ANNOUNCED.search(self.stderr)
-        return int(found[1]) if found else None
+        return announced(self.stderr)
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
@@ -115,6 +114,12 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
             stdout=bytes(self.stdout),
             stderr=_without_announcement(self.stderr),
         )
+
+
+def announced(stderr: bytes | bytearray) -> int | None:
+    """The process id that ``ANNOUNCE`` told, once it has arrived."""
+    found = _ANNOUNCED.search(stderr)
+    return int(found[1]) if found else None
 
 
 async def run(

@@ -8,10 +8,18 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncssh
 
-from meshctl.errors import Refused, Unreachable
+from meshctl.errors import Refused, RemoteFailure, Unreachable
 from meshctl.transport import Completed
-from meshctl.transport.command import MAX_OUTPUT_BYTES, overflowed, overran, shown
-from meshctl.transport.ssh import channel
+from meshctl.transport.command import (
+    MAX_OUTPUT_BYTES,
+    ended_badly,
+    overflowed,
+    overran,
+    printed_no_lines,
+    shown,
+)
+from meshctl.transport.lines import MAX_LINE_BYTES, LineTooLong
+from meshctl.transport.ssh import channel, streaming
 from proxy.model.names import HostName
 from proxy.model.settings import Address
 
@@ -19,6 +27,8 @@ MAX_SESSIONS = 8
 """Below OpenSSH's default ``MaxSessions 10``: more commands at a time wait here instead of being
 refused there."""
 
+_OPEN_S = 30.0
+"""For a channel, of a connection that is there."""
 _CLOSE_S = 3.0
 _REMOTE_GRACE_S = 5
 """The host's own deadline is this much later, so that the first to speak is always meshctl."""
@@ -85,6 +95,31 @@ class SshTransport:
             )
 
     @asynccontextmanager
+    async def lines(
+        self, argv: Sequence[str], *, timeout_s: float | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        remote_s = math.ceil(timeout_s or streaming.STREAM_MAX_S) + _REMOTE_GRACE_S
+        limit = ["timeout", "-k", "5", str(remote_s)]
+        full = [*self._become, *channel.ANNOUNCE, *limit, *argv]
+        session = streaming.StreamSession(
+            lambda error, status, said: self._stream_failure(argv, error, status, said, timeout_s)
+        )
+        timer: asyncio.TimerHandle | None = None
+        await self._take_slot(argv)
+        try:
+            await self._open_stream(full, argv, session)
+            if timeout_s is not None:
+                loop = asyncio.get_running_loop()
+                timer = loop.call_later(timeout_s, session.give_up, TimeoutError())
+            yield session.lines
+        finally:
+            if timer is not None:
+                timer.cancel()
+            session.stop()
+            self._slots.release()
+            self._end_orphan(session)
+
+    @asynccontextmanager
     async def tunnel(self, target: Address) -> AsyncIterator[Address]:
         """Raises Refused at once when the host's SSH server forbids forwarding; a target that
         does not listen shows, as without a tunnel, when it is dialled.
@@ -125,12 +160,53 @@ class SshTransport:
                 raise overran(self.host, argv, timeout_s, session.output) from None
             raise self._lost(f"`{shown(argv)}`", error) from error
         finally:
-            if session.orphan is not None and self.is_open:
-                ending = asyncio.create_task(
-                    self._end(session.orphan), name=f"{self.host}: end {session.orphan}"
+            self._end_orphan(session)
+
+    async def _take_slot(self, argv: Sequence[str]) -> None:
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise RemoteFailure(
+                f"{self.host}: `{shown(argv)}` was not started: {MAX_SESSIONS} other commands"
+                f" of this meshctl run there since {_OPEN_S:g} s"
+            ) from None
+
+    async def _open_stream(
+        self, full: Sequence[str], argv: Sequence[str], session: streaming.StreamSession
+    ) -> None:
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                await self._connection.create_session(
+                    lambda: session, shlex.join(full), encoding=None, request_pty=False
                 )
-                self._endings.add(ending)
-                ending.add_done_callback(self._endings.discard)
+        except (OSError, asyncssh.Error) as error:
+            raise self._lost(f"`{shown(argv)}`", error) from error
+
+    def _stream_failure(
+        self,
+        argv: Sequence[str],
+        error: Exception | None,
+        status: int | None,
+        said: bytes,
+        timeout_s: float | None,
+    ) -> Exception | None:
+        match error:
+            case LineTooLong():
+                return printed_no_lines(self.host, argv, MAX_LINE_BYTES)
+            case TimeoutError() if timeout_s is not None:
+                return overran(self.host, argv, timeout_s, said)
+            case None if status is not None:
+                return ended_badly(self.host, argv, status, said) if status else None
+            case _:
+                return self._lost(f"`{shown(argv)}`", error or channel.Cut())
+
+    def _end_orphan(self, session: channel.CommandSession) -> None:
+        orphan = session.orphan
+        if orphan is not None and self.is_open:
+            ending = asyncio.create_task(self._end(orphan), name=f"{self.host}: end {orphan}")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def _end(self, orphan: int) -> None:
         """``timeout`` passes the signal on to the command and to what it started."""

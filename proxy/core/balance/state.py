@@ -26,6 +26,7 @@ class EndpointState:
         "probe_out",
         "stamp_s",
         "tier",
+        "why",
     )
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -53,3 +54,5 @@ class EndpointState:
         self.ejections = 0
         self.is_probing = False
         """Its ejection's time is over; one request decides."""
+        self.why = ""
+        """What was last held against it, in a short sentence; whoever judges it says so."""

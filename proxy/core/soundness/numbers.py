@@ -20,6 +20,7 @@ from proxy.model.resilience import (
     Retries,
 )
 from proxy.model.routing import Destination, DirectResponse, HashOn, Mirror, RouteTimeouts
+from proxy.model.telemetry import AccessLog, Telemetry, Tracing
 
 DAY_S = 86400.0
 
@@ -107,8 +108,20 @@ RANGES: dict[type, dict[str, Range]] = {
         "refresh_s": _time("refresh", 10),
         "leeway_s": _time("leeway", 1, 300, or_zero=True),
     },
+    AccessLog: {
+        "percent": _PERCENT,
+        "slow_ms": Range(1, DAY_S * 1000, "slow", True),
+    },
+    Tracing: {"percent": _PERCENT},
+    Telemetry: {
+        "log_file_bytes": Range(1024 * 1024, 16 * 1024**3, "log_file_size"),
+        "log_files": Range(0, 1000, "log_files"),
+    },
 }
 """By field of the model. A field that is a number and not in here is a defect: a test asserts."""
+
+
+_UNITS = (("_per_s", ""), ("_s", " s"), ("_ms", " ms"))
 
 
 def check_numbers(path: str, value: Any) -> Findings:
@@ -116,11 +129,11 @@ def check_numbers(path: str, value: Any) -> Findings:
     for field, allowed in RANGES[type(value)].items():
         number = getattr(value, field)
         if number is not None and number not in allowed:
-            unit = " s" if field.endswith("_s") and not field.endswith("_per_s") else ""
+            unit = next((unit for end, unit in _UNITS if field.endswith(end)), "")
             shown = "not a number" if math.isnan(number) else f"{number:g}{unit}"
             yield at(
                 f"{path}.{allowed.key}",
                 f"{shown} is out of range",
-                f"use {allowed.least:g} to {allowed.most:g}{unit}"
+                f"use {allowed.least:.15g} to {allowed.most:.15g}{unit}"
                 + (", or 0" if allowed.or_zero else ""),
             )

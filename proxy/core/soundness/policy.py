@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from itertools import chain
 
-from proxy.core.soundness import authorization, resilience, routing, words
+from proxy.core.soundness import authorization, resilience, routing, telemetry, words
 from proxy.core.soundness.finding import Findings, at, judged
 from proxy.core.soundness.lists import at_most
 from proxy.core.soundness.numbers import check_numbers
@@ -44,6 +44,7 @@ def pieces(policy: Policy, *, left_out: Collection[ServiceName] = ()) -> Iterato
 
     yield _defaults(policy)
     yield authorization.check_tokens(policy.tokens)
+    yield telemetry.check_telemetry(policy.telemetry)
     for service, own in policy.services.items():
         yield _service(service, own, policy, subsets)
 
@@ -86,6 +87,10 @@ def _calling(path: str, own: ServicePolicy, base: ServicePolicy | None) -> Findi
         yield from resilience.check_outliers(here, own.outlier_detection)
     if own.health_check is not None and (base is None or own.health_check != base.health_check):
         yield from resilience.check_health(f"{path}.health_check", own.health_check)
+    if base is None or own.access_log != base.access_log:
+        yield from telemetry.check_access_log(f"{path}.access_log", own.access_log)
+    if base is None or own.tracing != base.tracing:
+        yield from telemetry.check_tracing(f"{path}.tracing", own.tracing)
 
 
 def _subsets(path: str, own: ServicePolicy) -> Findings:

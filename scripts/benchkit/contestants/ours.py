@@ -83,28 +83,41 @@ class Ours:
         policy: Keys | None,
         upstreams: Mapping[str, int] | None = None,
         registered: Iterable[Json] = (),
+        has_log_files: bool = False,
     ) -> Pair:
         """``upstreams``: further services of the client, each with its loopback port.
-        ``registered``: further services of other hosts."""
+        ``registered``: further services of other hosts. ``has_log_files``: there is a place for
+        them, which the policy may ask for."""
+        settings = self._server(site), self._client(site, upstreams or {})
+        if has_log_files:
+            for each in settings:
+                each["log_dir"] = f"{each['state_dir']}-log"
+                Path(each["log_dir"]).mkdir()
         self._start_registry(site, processes)
         registry.register(site.ports.registry, *registered)
         if policy is not None:
             registry.publish(site.ports.registry, policy)
-        server = processes.add(self._run(site, "meshctl-server", self._server(site)))
+        server = processes.add(self._run(site, "meshctl-server", settings[0]))
         probe.wait_listening(server, site.ports.http_in)
         if self._is_full:
             second = (second_endpoint(service, site) for service in (HTTP_SERVICE, TCP_SERVICE))
             registry.register(site.ports.registry, *second)
-        client = self._run(site, "meshctl-client", self._client(site, upstreams or {}))
+        client = self._run(site, "meshctl-client", settings[1])
         return Pair(server=server, client=processes.add(client))
 
     def intruders(self, site: Site) -> Sequence[str]:
         return probe.intruders(site, tcp_port=site.ports.http_in)
 
     def policies(
-        self, site: Site, *, generations: Sequence[int], others: Sequence[str] = ()
+        self,
+        site: Site,
+        *,
+        generations: Sequence[int],
+        others: Sequence[str] = (),
+        told: Sequence[Json] = (),
     ) -> list[Keys]:
-        """Snapshots with ``ROUTES`` for the HTTP service, and routes for ``others``."""
+        """Snapshots with ``ROUTES`` for the HTTP service, and routes for ``others``. ``told``:
+        for each generation, what is told of calls, and statuses to answer with."""
         request = {
             "trust_domain": TRUST_DOMAIN,
             "generations": list(generations),
@@ -112,6 +125,7 @@ class Ours:
             "header": ROUTING_HEADER,
             "routes": [asdict(route) for route in ROUTES],
             "others": list(others),
+            "told": list(told),
         }
         path = site.directory / "policies.json"
         made = subprocess.run(
@@ -135,7 +149,7 @@ class Ours:
                 [str(self._operator_python), *command],
                 core=site.load_core,
                 log=site.directory / "registry.log",
-                environment=_environment(),
+                environment=plain_environment(),
             )
         )
         registry.wait_ready(site.ports.registry, process)
@@ -168,10 +182,27 @@ class Ours:
             workloads=[_workload(site, CALLER, "http", allow=[], upstreams=called)],
         )
 
+    def run_as_operator(self, command: Sequence[str], *, timeout_s: float) -> str:
+        """What a Python program says that needs all of ``meshctl``. Raises Failed."""
+        try:
+            ended = subprocess.run(
+                [str(self._operator_python), "-I", *command],
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                env=plain_environment(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{command[0]} took more than {timeout_s:g} s") from error
+        if ended.returncode != 0:
+            raise Failed(f"{command[0]} failed: {ended.stderr.strip()}")
+        return ended.stdout
+
     def _run(self, site: Site, name: str, settings: Json) -> Process:
         state = Path(settings["state_dir"])
         for workload in settings["workloads"]:
-            _install(site.identities / workload["service"], state, workload["service"])
+            install(site.identities / workload["service"], state, workload["service"])
         path = site.directory / f"{name}.json"
         path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
         return Process(
@@ -179,7 +210,7 @@ class Ours:
             [str(self._host_python), "-I", "-m", "proxy", "--settings", str(path)],
             core=site.proxy_core,
             log=site.directory / f"{name}.log",
-            environment=_environment(),
+            environment=plain_environment(),
         )
 
 
@@ -215,7 +246,7 @@ def endpoint(service: str, host: str, address: str, port: int) -> Json:
     }
 
 
-def _environment() -> dict[str, str]:
+def plain_environment() -> dict[str, str]:
     """Nothing of the caller's Python settings reaches the proxy, nor a notify socket."""
     return {key: os.environ[key] for key in ("PATH", "LANG", "TZ") if key in os.environ}
 
@@ -266,7 +297,7 @@ def _address(port: int) -> Json:
     return {"host": ADDRESSES[0], "port": port}
 
 
-def _install(made: Path, state: Path, service: str) -> None:
+def install(made: Path, state: Path, service: str) -> None:
     """The layout that ``proxy.keys`` leaves: a directory per serial and a link to the current."""
     home = state / "identities" / service
     home.mkdir(parents=True, mode=0o700)

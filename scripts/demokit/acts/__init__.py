@@ -14,6 +14,7 @@ from demokit.acts import (
     ejection,
     first_deploy,
     no_plaintext,
+    observed,
     rate_limit,
     retries,
     rotation,
@@ -38,6 +39,7 @@ ACTS: tuple[tuple[str, Callable[[Scene], None]], ...] = tuple(
         ejection,
         rate_limit,
         denial,
+        observed,
         at_a_glance,
         second_deploy,
     )

@@ -133,6 +133,9 @@ class Cut(Transport):
             raise Unreachable(f"{self.host} went away", hint="look at it")
         return done
 
+    def lines(self, argv: Sequence[str], *, timeout_s: float | None = None) -> Any:
+        return self._inner.lines(argv, timeout_s=timeout_s)
+
     def tunnel(self, target: Any) -> Any:
         return self._inner.tunnel(target)
 

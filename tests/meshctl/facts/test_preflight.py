@@ -7,6 +7,7 @@ import pytest
 
 from meshctl.facts.model import ConsulFact, Interpreter, Listener, LockFact, Systemd
 from meshctl.facts.preflight import Code, Finding, examine
+from meshctl.inventory.model import MetricsPlacement
 from meshctl.layout import PROXY_UNIT
 
 ME = "me@here:/mesh/.meshctl"
@@ -77,6 +78,16 @@ def test_a_port_of_somebody_else_is_found(world: Any, port: int, says: str) -> N
     listener = Listener(port=port, pid=77, process="nginx", group="/system.slice/nginx.service")
     (finding,) = findings(world, world.fresh("front", listeners=(listener,)))
     assert (finding.code, finding.message) == (Code.PORT, says)
+
+
+def test_a_metrics_port_of_somebody_else_is_found_with_what_to_set(world: Any) -> None:
+    listener = Listener(port=15090, pid=77, process="nginx", group="/system.slice/nginx.service")
+    facts = world.fresh("front", listeners=(listener,))
+    metrics = MetricsPlacement(sources=("10.0.0.5/32",))
+    host = replace(world.host("front"), metrics=metrics)
+    (finding,) = examine(world.inventory, host, facts, ME)
+    assert "port 15090, where the proxy's metrics are read, is in use by nginx" in finding.message
+    assert "metrics.port" in finding.fix
 
 
 def test_an_outbound_port_of_somebody_else_is_found_with_what_to_set(world: Any) -> None:

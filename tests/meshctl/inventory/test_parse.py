@@ -118,6 +118,13 @@ class TestExample:
     ) -> None:
         assert [host.zone for host in inventory.hosts] == ["a", "a", "b", ""]
 
+    def test_host_overrides_who_reads_its_metrics(self, inventory: Inventory) -> None:
+        metrics = [host.metrics for host in inventory.hosts]
+        assert [made.sources for made in metrics] == [
+            ("10.0.0.5/32",), ("10.0.0.5/32",), (), ("10.0.0.5/32",),
+        ]  # fmt: skip
+        assert {made.port for made in metrics} == {15090}
+
     def test_outbound_ports_and_weights(self, inventory: Inventory) -> None:
         services = [service for host in inventory.hosts for service in host.services]
         assert [(made.name, made.outbound_port, made.weight) for made in services] == [

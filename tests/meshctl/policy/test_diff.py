@@ -167,3 +167,34 @@ def test_what_is_led_to_touches_the_callers_of_what_leads_there() -> None:
     found = between(before, after, bare)
     assert found.services == ("search",)
     assert found.hosts == ("front", "far"), "web on front calls api, which leads to search"
+
+
+def test_what_a_service_undoes_of_the_defaults_of_telemetry_is_shown() -> None:
+    defaults = "defaults: {access_log: {format: '%path%', slow: 1s}, tracing: {header: x-debug}}\n"
+    own = "services: {api: {access_log: {format: json, slow: 0}, tracing: {header: 'off'}}}"
+    found = difference(policy(defaults), policy(defaults + own))
+    assert found.changes == (
+        Change(path="services.api.access_log.format", before="", after="json"),
+        Change(path="services.api.access_log.slow", before="", after="0"),
+        Change(path="services.api.tracing.header", before="", after="off"),
+    )
+
+
+def test_telemetry_touches_every_host_that_carries_a_service_and_no_service() -> None:
+    found = difference(
+        policy(""), policy("telemetry: {otlp: 'http://127.0.0.1:4318/v1/traces', log_to: file}")
+    )
+    assert found.changes == (
+        Change(path="telemetry.log_to", before="", after="file"),
+        Change(path="telemetry.otlp", before="", after="http://127.0.0.1:4318/v1/traces"),
+    )
+    assert found.services == ()
+    assert found.hosts == tuple(host.name for host in INVENTORY.hosts if host.services)
+    assert found.hosts
+
+
+def test_a_share_of_calls_logged_is_readable() -> None:
+    assert changed("access_log: 10%", "access_log: {percent: 0.5%, slow: 500ms}") == {
+        "access_log.percent": ("10%", "0.5%"),
+        "access_log.slow": ("", "500ms"),
+    }

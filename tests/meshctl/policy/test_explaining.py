@@ -381,5 +381,16 @@ def test_tcp_is_decided_by_the_caller_alone() -> None:
     found = told(policy, service="db")
     assert (found.outcome, judged(found, "db").policy) == (Outcome.ALLOWED, "db/web")
     assert {each.key for each in branch(found).settings} == {
-        "timeouts.connect", "timeouts.stream_idle",
+        "timeouts.connect", "timeouts.stream_idle", "access_log.percent", "access_log.slow",
     }  # fmt: skip
+
+
+def test_what_is_told_of_a_call_is_among_the_settings_in_force() -> None:
+    policy = """
+defaults: {access_log: {percent: 10%, format: '%path%'}}
+services: {api: {access_log: {format: json}, tracing: 5%}}
+"""
+    found = {each.key: (each.value, each.origin) for each in branch(told(policy, get())).settings}
+    assert found["access_log.percent"] == ("10%", "defaults")
+    assert found["access_log.format"] == ("json", "service")
+    assert found["tracing.percent"] == ("5%", "service")

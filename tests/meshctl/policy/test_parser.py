@@ -40,6 +40,7 @@ from proxy.model.routing import (
     RouteTimeouts,
     TextMatch,
 )
+from proxy.model.telemetry import AccessLog, Telemetry, Tracing
 from proxy.model.violation import Violation
 
 API, WEB, DB = ServiceName("api"), ServiceName("web"), ServiceName("db")
@@ -117,9 +118,21 @@ def test_a_request_timeout_of_0_is_none_and_contradicts_nothing() -> None:
         ("version: 2", "version", 1, "'2' is not a version", "use 1"),
         ("version: true", "version", 1, "'true' is not a version", "use 1"),
         ("version: '1'", "version", 1, "'1' is not a version", "use 1"),
-        ("[1]", "(file)", 1, "a list is not a mapping", "version, defaults, tokens, services"),
+        (
+            "[1]",
+            "(file)",
+            1,
+            "a list is not a mapping",
+            "version, defaults, telemetry, tokens, services",
+        ),
         ("version: 1\nservice: {}", "service", 2, "unknown key", "did you mean 'services'?"),
-        ("version: 1\nxyz: {}", "xyz", 2, "unknown key", "version, defaults, tokens, services"),
+        (
+            "version: 1\nxyz: {}",
+            "xyz",
+            2,
+            "unknown key",
+            "version, defaults, telemetry, tokens, services",
+        ),
         (
             "version: 1\ndefaults:\n  timeout: {}",
             "defaults.timeout",
@@ -365,6 +378,58 @@ def test_tokens_can_be_described_and_asked_for() -> None:
     ]
 
 
+def test_what_is_told_of_calls_can_be_set() -> None:
+    policy = parse(
+        "version: 1\n"
+        "defaults:\n"
+        "  access_log: {percent: 10%, slow: 1.5s, format: '%method% %status%'}\n"
+        "  tracing: {percent: 1%, header: 'x-debug: 1'}\n"
+        "telemetry: {metrics: false, otlp: 'http://127.0.0.1:4318/v1/traces', log_to: file, "
+        "log_file_size: 2MiB, log_files: 0}\n"
+        "services: {api: {access_log: {slow: 0, format: json}, tracing: {header: 'off'}}}\n"
+    )
+    assert policy.defaults.access_log == AccessLog(
+        percent=10.0, slow_ms=1500.0, format="%method% %status%"
+    )
+    assert policy.defaults.tracing == Tracing(percent=1.0, header="x-debug: 1")
+    assert policy.of(API).access_log == AccessLog(percent=10.0)
+    assert policy.of(API).tracing == Tracing(percent=1.0)
+    assert policy.telemetry == Telemetry(
+        metrics=False,
+        otlp="http://127.0.0.1:4318/v1/traces",
+        log_to="file",
+        log_file_bytes=2 * 1024 * 1024,
+        log_files=0,
+    )
+
+
+def test_a_share_alone_is_enough_for_logs_and_traces() -> None:
+    own = api("access_log: 5%, tracing: 100%")
+    assert (own.access_log, own.tracing) == (AccessLog(percent=5.0), Tracing(percent=100.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message", "hint"),
+    [
+        ("metrics: 1", "telemetry.metrics", "not true or false", "true or false"),
+        ("otlp: ''", "telemetry.otlp", "empty", "remove it"),
+        ("otlp: 'http://a/v1/traces?x'", "telemetry.otlp", "more than a path", "leave out"),
+        ("log_to: syslog", "telemetry.log_to", "'syslog'", "journal, file"),
+        ("log_file_size: 0", "telemetry.log_file_size", "unit", "from 1MiB to 16GiB"),
+        ("log_file_size: 64KiB", "telemetry.log_file_size", "out of range", "from 1MiB"),
+        ("log_files: -1", "telemetry.log_files", "out of range", "0 to 1000"),
+        ("log_filez: 1", "telemetry.log_filez", "unknown key", "did you mean 'log_files'?"),
+    ],
+)
+def test_what_is_wrong_with_telemetry_is_said_at_its_place(
+    text: str, path: str, message: str, hint: str
+) -> None:
+    (found,) = refused(f"version: 1\ntelemetry:\n  {text}\n")
+    assert (found.path, found.line) == (path, 3)
+    assert message in found.message
+    assert hint in (found.hint or "")
+
+
 def test_limits_faults_and_failover_can_be_set() -> None:
     made = api(
         "rate_limits: [{name: a, requests: 5, per: 1m, burst: 9, by: caller, "
@@ -515,6 +580,12 @@ def test_a_health_check_is_overridden_and_undone() -> None:
             "under 'tokens'",
         ),
         ("mode: loose", "mode", "'loose'", "strict, permissive"),
+        ("access_log: all", "access_log", "not a percentage", "0% to 100%"),
+        ("access_log: {slow: 500}", "access_log.slow", "500 has no unit", "250ms"),
+        ("access_log: {slow: 25h}", "access_log.slow", "longer than 24h", ""),
+        ('access_log: {format: "%path%\\n"}', "access_log.format", "a line break", "one line"),
+        ("access_log: {format: '%pth%'}", "access_log.format", "%pth% is no field", "path"),
+        ("tracing: {header: 'X-Debug: 1'}", "tracing.header", "not the name", "lower case"),
         ("failover: [{}]", "failover[0]", "nowhere", "service, subset"),
         ("failover: [{datacenter: dc1}]", "failover[0].datacenter", "own datacenter", "another"),
         ("failover: [gone]", "failover[0]", "no service 'gone'", "web"),

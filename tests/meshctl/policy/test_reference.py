@@ -14,6 +14,7 @@ from meshctl.policy.schema import sections
 from meshctl.yamltree import load, plain
 from proxy.model.authorization import TokenProvider
 from proxy.model.policy import ServicePolicy
+from proxy.model.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "mesh.example.yaml"
@@ -44,7 +45,7 @@ def test_every_field_of_the_model_can_be_written_and_is_on_the_page() -> None:
     known = {(section.struct, field.name) for section in sections() for field in section.fields}
     model = {
         (struct, field.name)
-        for struct in _structs(ServicePolicy) | _structs(TokenProvider)
+        for struct in _structs(ServicePolicy) | _structs(TokenProvider) | _structs(Telemetry)
         for field in msgspec.structs.fields(struct)
     }
     assert model == known

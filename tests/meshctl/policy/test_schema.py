@@ -55,6 +55,12 @@ GOOD = [
     api("faults: [{name: a, until: '2026-07-02T02:00+02:00', delay: 1s, abort: 0}]"),
     api("failover: [{datacenter: dc2}], rate_limits: [], faults: []"),
     api("intentions: [{name: a, allow: [web]}, {name: b, deny: '*', audit: true}]"),
+    api("access_log: 10%, tracing: 0.5"),
+    api("access_log: {percent: 1, slow: 250ms, format: '%method% %path%'}, tracing: "),
+    api("access_log: {slow: 0, format: json}, tracing: {percent: 100%, header: 'off'}"),
+    "version: 1\ntelemetry:\n",
+    "version: 1\ntelemetry: {metrics: false, otlp: 'https://a/v1/traces', log_to: file}",
+    "version: 1\ntelemetry: {log_file_size: 1MiB, log_files: 0}",
 ]
 BAD = [
     "",
@@ -130,6 +136,14 @@ BAD = [
     api("faults: [{name: a, until: 2026-07-02T00:00:00Z, abort: 100}]"),
     api("failover: api"),
     api("failover: [{datacenter: 'DC 2'}]"),
+    api("access_log: all"),
+    api("access_log: {slow: 500}"),
+    api("tracing: {percent: 101%}"),
+    api("telemetry: {}"),
+    "version: 1\ntelemetry: {log_to: syslog}",
+    "version: 1\ntelemetry: {otlp: 'grpc://127.0.0.1:4317'}",
+    "version: 1\ntelemetry: {log_file_size: 0}",
+    "version: 1\ntelemetry: {other: 1}",
 ]
 
 

@@ -139,3 +139,77 @@ def _is_running(pid: str) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+async def test_lines_come_while_the_command_goes_on_and_leaving_ends_it(
+    transport: LocalTransport, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"echo $$ > {pids}; echo one; printf 'two\\nthree\\n'; exec sleep 60"
+
+    async with transport.lines(["sh", "-c", script]) as lines:
+        assert [await anext(lines) for _ in range(3)] == [b"one", b"two", b"three"]
+
+    await until_gone(pids)
+
+
+async def test_lines_end_with_the_command(transport: LocalTransport) -> None:
+    async with transport.lines(["printf", "one\\ntwo"]) as lines:
+        assert [line async for line in lines] == [b"one", b"two"]
+
+
+async def test_a_streaming_command_that_fails_says_so_after_its_lines(
+    transport: LocalTransport,
+) -> None:
+    async with transport.lines(["sh", "-c", "echo out; echo why >&2; exit 7"]) as lines:
+        assert await anext(lines) == b"out"
+        with pytest.raises(RemoteFailure, match="ended with 7") as caught:
+            await anext(lines)
+    assert caught.value.output == "why"
+
+
+async def test_a_streaming_command_that_does_not_exist_is_told_when_read(
+    transport: LocalTransport,
+) -> None:
+    async with transport.lines(["/no/such/command"]) as lines:
+        with pytest.raises(RemoteFailure, match="ended with 127"):
+            await anext(lines)
+
+
+async def test_a_streaming_command_has_its_input_open_until_the_end(
+    transport: LocalTransport, tmp_path: Path
+) -> None:
+    ended = tmp_path / "ended"
+    script = f"echo ready; cat; echo over > {ended}"
+    async with transport.lines(["sh", "-c", script]) as lines:
+        assert await anext(lines) == b"ready"
+        assert not ended.exists()
+
+
+async def test_a_streaming_command_past_its_deadline_is_killed(
+    transport: LocalTransport, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"echo $$ > {pids}; echo half; exec sleep 60"
+    async with transport.lines(["sh", "-c", script], timeout_s=3.0) as lines:
+        with pytest.raises(RemoteFailure, match="did not end within 3 s"):
+            async for _ in lines:
+                pass
+    await until_gone(pids)
+
+
+async def test_a_slow_reader_of_lines_slows_the_command_and_loses_nothing(
+    transport: LocalTransport,
+) -> None:
+    numbers = 1_000_000
+    async with transport.lines(["seq", str(numbers)]) as lines:
+        await anext(lines)
+        await asyncio.sleep(0)
+        rest = [line async for line in lines]
+    assert (len(rest), rest[-1]) == (numbers - 1, b"1000000")
+
+
+async def test_a_line_without_an_end_stops_the_command(transport: LocalTransport) -> None:
+    async with transport.lines(["sh", "-c", "tr '\\0' x < /dev/zero"]) as lines:
+        with pytest.raises(RemoteFailure, match="a line of more than 16 MiB"):
+            await anext(lines)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.exposition import Combine, Tally, lasting, merge, render
+from proxy.core.exposition import Combine, LabelTexts, Tally, lasting, merge, pieces, render
 from proxy.core.metrics import Metrics
 
 
@@ -67,3 +67,57 @@ def test_a_family_keeps_to_one_way_of_combining(combine: Combine) -> None:
     metrics.gauge("g", "", combine=combine)
     with pytest.raises(ValueError):
         metrics.gauge("g", "", combine="sum" if combine == "max" else "max")
+
+
+def open_metrics(tally: Tally) -> str:
+    return "".join(piece for family in tally for piece in pieces(family, is_open=True))
+
+
+def test_open_metrics_names_counters_without_their_suffix_and_has_exemplars() -> None:
+    metrics = Metrics()
+    metrics.counter("z_total", 'Say "z".', ("who",)).labels("a").value += 2
+    histogram = metrics.histogram("m_ms", "Took.", ("who",), (1.0, 5.0)).labels("x")
+    histogram.observe(3.0)
+    histogram.exemplify(1, b"0af7651916cd43dd8448eb211c80319c", 3.0, 1700000000.25)
+    assert open_metrics(metrics.tally()) == (
+        "# HELP m_ms Took.\n"
+        "# TYPE m_ms histogram\n"
+        'm_ms_bucket{who="x",le="1.0"} 0\n'
+        'm_ms_bucket{who="x",le="5.0"} 1'
+        ' # {trace_id="0af7651916cd43dd8448eb211c80319c"} 3 1700000000.250\n'
+        'm_ms_bucket{who="x",le="+Inf"} 1\n'
+        'm_ms_sum{who="x"} 3\n'
+        'm_ms_count{who="x"} 1\n'
+        '# HELP z Say \\"z\\".\n'
+        "# TYPE z counter\n"
+        'z_total{who="a"} 2\n'
+    )
+    assert b"trace_id" not in render(metrics.tally())
+
+
+def test_of_two_exemplars_of_a_bucket_the_newer_one_is_shown() -> None:
+    parts = []
+    for at, trace in ((2.0, b"bb"), (1.0, b"aa")):
+        metrics = Metrics()
+        histogram = metrics.histogram("m_ms", "Took.", (), (1.0,)).labels()
+        histogram.observe(0.5)
+        histogram.exemplify(0, trace, 0.5, at)
+        parts.append(metrics.tally())
+    text = open_metrics(merge(parts))
+    assert 'm_ms_bucket{le="1.0"} 2 # {trace_id="bb"} 0.5 2.000\n' in text
+    assert "aa" not in text
+
+
+def test_texts_of_labels_are_made_once_and_not_kept_for_ever() -> None:
+    texts = LabelTexts()
+    metrics = Metrics()
+    family = metrics.counter("c_total", "", ("l",))
+    for number in range(100):
+        family.labels(str(number))
+    first = "".join(pieces(family.tally(), texts))
+    assert "".join(pieces(family.tally(), texts)) == first
+    assert len(texts._texts[("l",)]) == 100
+    texts.prune(60)
+    assert texts._texts
+    texts.prune(10)
+    assert not texts._texts

@@ -274,3 +274,14 @@ def test_no_retry_is_granted_beyond_a_naive_count_of_the_window(
             # The buckets hold nine to ten seconds.
             recent = sum(at > now - 9 for at in retries)
             assert recent <= sum(at >= now - 10 for at in requests) * percent / 100 + min_per_s * 10
+
+
+def test_a_budget_says_how_much_of_it_is_left() -> None:
+    budget = RetryBudget(20, 0.1)
+    assert budget.left(100.0) == 1
+    for _ in range(10):
+        budget.request(100.0)
+    assert budget.left(100.0) == 3
+    assert budget.try_take(100.0)
+    assert budget.left(100.0) == 2
+    assert budget.left(200.0) == 1

@@ -29,6 +29,7 @@ from proxy.model.settings import (
     Upstream,
     Workload,
 )
+from proxy.model.telemetry import Telemetry
 from proxy.net.dataplane import DataPlane
 
 ANY = Address(host="127.0.0.1", port=0)
@@ -55,10 +56,13 @@ class Grid:
         self.policy: dict[str, ServicePolicy] = {}
         self.defaults = ServicePolicy()
         self.tokens: dict[str, TokenProvider] = {}
+        self.telemetry = Telemetry()
         self.zone = ""
         """Of ``near``; before ``start``."""
         self.capacity = Capacity()
         """Of ``near``; before ``start``."""
+        self.log_dir = pki.state_dir.parent / "log"
+        """With a folder for each host."""
         self.apps: dict[str, Any] = {}
         """By host."""
         self.planes: dict[str, DataPlane] = {}
@@ -167,6 +171,7 @@ class Grid:
             inbound=ANY,
             consul=Consul(url="http://127.0.0.1:8500"),
             state_dir=str(self.pki.state_dir),
+            log_dir=str(self.log_dir / name),
             trust_bundle=str(self.pki.trust_bundle),
             workloads=workloads,
             zone=zone,
@@ -197,6 +202,7 @@ class Grid:
             defaults=self.defaults,
             services={ServiceName(name): each for name, each in self.policy.items()},
             tokens=self.tokens,
+            telemetry=self.telemetry,
         )
         for name, plane in self.planes.items():
             plane.apply(compile_table(self.settings[name], policy, catalogue))

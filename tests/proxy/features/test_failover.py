@@ -66,7 +66,10 @@ async def test_the_list_is_gone_through_in_order(grid: Any) -> None:
     client = await grid.connect()
     assert (await client.get()).body == b"o1"
     grid.cluster("api").sweep(grid.cluster("api")._ledger.now)
-    assert grid.metric("near", "mesh_failover_tier", destination_service="api") == 2
+    assert (
+        grid.metric("near", "mesh_failover_tier", source_workload="web", destination_service="api")
+        == 2
+    )
     await grid.serve("api2", "b1")
     grid.apply()
     assert (await client.get()).body == b"b1"

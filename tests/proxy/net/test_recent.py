@@ -3,10 +3,13 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from proxy.http.head import parse_request
 from proxy.model.endpoint import Endpoint
 from proxy.model.names import HostName, ServiceName
-from proxy.net.recent import KEPT, KEPT_BAD, MAX_FOUND, NEWEST, Recent
+from proxy.model.recent import Wanted
+from proxy.net.recent import KEPT, KEPT_BAD, MAX_ENDED, MAX_FOUND, NEWEST, Recent, together
 
 ENDPOINT = Endpoint(service=ServiceName("api"), host=HostName("b1"), address="10.0.0.1", port=1)
 
@@ -18,7 +21,7 @@ def exchange(request_id: str = "r", target: str = "/a?secret=1", **more: Any) ->
     given = {
         "head": head, "target": SimpleNamespace(endpoint=ENDPOINT), "rule": None, "tried": (),
         "tries": 1, "status": 200, "flag": "", "policy": "", "started": 1.0, "headed": 0.0,
-        "body_bytes": 5,
+        "body_bytes": 5, "response_bytes": 7, "detail": "",
     }  # fmt: skip
     return SimpleNamespace(**given | more)
 
@@ -93,3 +96,87 @@ def test_an_id_that_would_steer_a_terminal_is_escaped() -> None:
     recent.source.add("web", "api", steering, 1.0)
     (seen,) = recent.find("\xc2\x9b31m")
     assert seen.id == "\\xc2\\x9b31m"
+
+
+def test_what_is_told_of_a_failure_has_its_reason_and_its_trace() -> None:
+    recent = Recent()
+    failed = exchange("r", status=503, flag="UF", detail="(refused)")
+    failed.head.lines.insert(1, b"traceparent: 00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-01")
+    recent.source.add("web", "api", failed, 1.0)
+    (seen,) = recent.find("r")
+    assert seen.reason == "the connection to the service could not be made (refused)"
+    assert (seen.trace_id, seen.response_bytes, seen.protocol) == ("ab" * 16, 7, "http")
+
+
+def test_a_session_is_told_as_one() -> None:
+    recent = Recent()
+    recent.source.add_session(
+        "web", "db", now=3.0, started=1.0, flag="UC", detail="", policy="", endpoint=ENDPOINT,
+        attempts=2, received_bytes=10, sent_bytes=20,
+    )  # fmt: skip
+    (seen,) = recent.find("")
+    assert (seen.protocol, seen.id, seen.method, seen.status) == ("tcp", "", "", 0)
+    assert (seen.request_bytes, seen.response_bytes, seen.duration_ms) == (10, 20, 2000.0)
+    assert seen.endpoints == ("api on b1",)
+    assert seen.flag == "UC"
+
+
+def after(cursor: str, service: str = "", *, is_bad_only: bool = False) -> Wanted:
+    return Wanted(service=service, is_bad_only=is_bad_only, cursor=cursor)
+
+
+def test_each_request_is_told_once_to_who_asks_again() -> None:
+    recent = Recent()
+    recent.source.add("web", "api", exchange("before"), 0.0)
+    first = recent.ended(Wanted())
+    assert (first.requests, first.missed) == ((), 0)
+    recent.source.add("web", "api", exchange("a"), 2.0)
+    recent.destination.add("web", "api", exchange("b"), 1.0)
+    recent.source.add("web", "db", exchange("c", status=500), 3.0)
+    second = recent.ended(after(first.next))
+    assert [each.id for each in second.requests] == ["b", "a", "c"]
+    assert recent.ended(after(second.next)).requests == ()
+    assert [each.id for each in recent.ended(after(first.next, "db")).requests] == ["c"]
+    bad = recent.ended(after(first.next, is_bad_only=True))
+    assert [each.id for each in bad.requests] == ["c"]
+
+
+def test_what_the_ring_could_not_keep_is_counted() -> None:
+    recent = Recent()
+    cursor = recent.ended(Wanted()).next
+    for number in range(KEPT + 30):
+        recent.source.add("web", "api", exchange(f"g{number}"), float(number))
+    recent.source.add("web", "api", exchange("bad", status=500), 0.5)
+    told = recent.ended(after(cursor))
+    assert len(told.requests) == MAX_ENDED
+    assert told.requests[-1].id == f"g{KEPT + 29}"
+    assert told.missed == KEPT + 31 - MAX_ENDED
+    # A flood of good ones costs no bad one.
+    bad = recent.ended(after(cursor, is_bad_only=True))
+    assert ([each.id for each in bad.requests], bad.missed) == (["bad"], 0)
+
+
+def test_a_process_that_the_cursor_does_not_know_tells_all_it_has() -> None:
+    recent, other = Recent(), Recent()
+    recent.source.add("web", "api", exchange("a"), 1.0)
+    other.source.add("web", "api", exchange("b"), 2.0)
+    told = together((recent.ended(after(other.ended(Wanted()).next)),), "")
+    assert [each.id for each in told.requests] == ["a"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "..", "_", "a.1.2.3.4", "%", "9" * 9000])
+def test_a_cursor_that_makes_no_sense_is_one_of_nobody(cursor: str) -> None:
+    recent = Recent()
+    recent.source.add("web", "api", exchange("a"), 1.0)
+    assert len(recent.ended(after(cursor)).requests) == 1
+
+
+def test_a_process_that_does_not_answer_keeps_its_place() -> None:
+    one, two = Recent(), Recent()
+    two.source.add("web", "api", exchange("early"), 0.5)
+    both = together((one.ended(Wanted()), two.ended(Wanted())), "")
+    two.source.add("web", "api", exchange("late"), 1.0)
+    alone = together((one.ended(after(both.next)),), both.next)
+    again = together((one.ended(after(alone.next)), two.ended(after(alone.next))), alone.next)
+    assert [each.id for each in again.requests] == ["late"]
+    assert len(again.next.split("_")) == 2

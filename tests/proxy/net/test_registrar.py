@@ -12,7 +12,7 @@ import pytest
 
 from proxy.model.names import HostName, ServiceName, TrustDomain
 from proxy.model.registration import Acknowledgement
-from proxy.model.settings import Address, Consul, HealthCheck, Settings, Workload
+from proxy.model.settings import Address, Consul, HealthCheck, Metrics, Settings, Workload
 from proxy.net import registrar as module
 from proxy.net.consul import Consul as Client
 from proxy.net.consul import ConsulError
@@ -189,6 +189,31 @@ async def test_a_workload_is_registered_with_everything_the_mesh_agrees_on(
         "generation": 1, "release": "r1", "config": "c1", "state": "ready", "refused": ""
     }  # fmt: skip
     assert agent.checks["mesh-api-h1:app"] == ("passing", "ok")
+
+
+@pytest.mark.parametrize(
+    ("advertise", "expected"),
+    [
+        ("10.0.0.1", "10.0.0.1:15090"),
+        ("fd00::1", "[fd00::1]:15090"),
+        ("h.example", "h.example:15090"),
+    ],
+)
+async def test_where_the_host_is_scraped_is_registered_with_each_of_its_services(
+    agent: Agent, scripted: Any, advertise: str, expected: str
+) -> None:
+    placement = Metrics(listen=Address(host="0.0.0.0", port=15090), sources=("10.0.0.5/32",))
+    plain = settings(scripted.url, "api", "web")
+    own = msgspec.structs.replace(plain, metrics=placement, advertise=advertise)
+    client = Client(scripted.url)
+    registrar = Registrar(own, client, Said(), rng=random.Random(1))
+    running = asyncio.ensure_future(registrar.run())
+    assert await registrar.flush(5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await client.close()
+    found = [service["Meta"]["mesh-metrics"] for service in agent.services.values()]
+    assert found == [expected, expected]
 
 
 async def test_zone_and_weight_are_registered(agent: Agent, scripted: Any) -> None:

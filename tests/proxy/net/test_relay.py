@@ -133,6 +133,31 @@ async def test_bytes_are_counted_on_both_sides(mesh: Any) -> None:
         assert mesh.metric(host, "istio_tcp_connections_closed_total") == 0
 
 
+async def test_a_session_that_has_ended_is_remembered_on_both_sides(mesh: Any) -> None:
+    mesh.db.script = echo
+    client = await mesh.connect("db")
+    client.send(b"x" * 100)
+    await client.reader.readexactly(100)
+    client.writer.write_eof()
+    assert await client.is_closed()
+    await mesh.until(lambda: all(mesh.planes[host].recent.find("") for host in ("near", "far")))
+    (near,) = mesh.planes["near"].recent.find("")
+    (far,) = mesh.planes["far"].recent.find("")
+    assert (near.protocol, near.side, far.side) == ("tcp", "source", "destination")
+    assert {(each.caller, each.service, each.flag) for each in (near, far)} == {("web", "db", "")}
+    assert {(each.request_bytes, each.response_bytes) for each in (near, far)} == {(100, 100)}
+    assert near.endpoints == ("db on far",)
+
+
+async def test_a_session_that_nobody_could_take_is_remembered_with_the_reason(mesh: Any) -> None:
+    mesh.route()
+    client = await mesh.connect("db")
+    assert await client.is_closed()
+    (seen,) = mesh.planes["near"].recent.find("")
+    assert (seen.flag, seen.tries, seen.endpoints) == ("UH", 0, ())
+    assert seen.reason.startswith("no healthy endpoint is known for this service")
+
+
 async def test_a_reader_that_stands_still_stops_the_sender(mesh: Any) -> None:
     may_read = asyncio.Event()
     total = 0

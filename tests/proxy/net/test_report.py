@@ -100,3 +100,9 @@ async def test_endpoints_of_other_datacenters_are_listed_with_theirs() -> None:
     listed = json.loads(answer.body)
     assert listed["api"]["endpoints"] == []
     assert [found["host"] for found in listed["api in dc2"]["endpoints"]] == ["h2"]
+
+
+def test_what_says_who_calls_whom_is_not_for_everybody() -> None:
+    routes = report(Upstream(service=API, protocol="http", listen=OWN), None).routes()
+    assert routes["/stats"].is_private
+    assert not routes["/metrics"].is_private

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.core.metrics import Metrics
+from proxy.core.exposition import Tally
+from proxy.core.metrics import SERIES_IDLE_S, Metrics
 from proxy.model.endpoint import Catalogue
 from proxy.model.policy import Policy
 from proxy.net import seat as module
 from proxy.net import workers as workers_module
+from proxy.net.channel import Told
 from proxy.net.dataplane import DataPlane
 from proxy.net.sockets import Sockets
 from proxy.net.tasks import Tasks
@@ -125,7 +127,7 @@ async def test_while_no_worker_can_be_started_the_main_process_serves_everybody(
     async with connections(main, 40):  # the other has its share back, and to itself
         async with asyncio.timeout(5):
             while main.plane.open_connections + main.workers.connections < 40:
-                await main.workers.tally(())
+                await main.workers.tallies(())
         assert main.workers.connections > 0
     assert not main.workers._seats[0]._adopted
 
@@ -146,3 +148,36 @@ async def test_a_worker_gets_the_newest_configuration_and_not_each_of_many(
     await until(lambda: main.workers.is_settled)
     assert seat.applied == 51
     assert len(offered) == 2
+
+
+def counted(number: int, tally: Tally, dropped: Tally = ()) -> Told:
+    return Told(number=number, connections=0, tally=tally, dropped=dropped)
+
+
+async def test_what_a_worker_drops_or_leaves_behind_stays_in_the_sum(main: Main) -> None:
+    (seat,) = main.workers._seats
+
+    async def total() -> float:
+        merged = await main.workers.tallies(main.metrics.tally())
+        assert merged is not None
+        (family,) = (each for each in merged if each.name == "x_total")
+        return family.series[0][1][0]
+
+    def of(count: int) -> Tally:
+        metrics = Metrics()
+        metrics.counter("x_total", "", ("who",), fades=True).labels("a").value = count
+        return metrics.tally()
+
+    main.metrics.counter("x_total", "", ("who",), fades=True).labels("a").value = 1
+    seat._received(counted(1, of(10)))
+    assert await total() == 11
+    seat._received(counted(2, (), of(10)))
+    assert await total() == 11
+    seat._received(counted(3, of(5)))
+    assert await total() == 16
+    main.workers._died(seat)
+    assert await total() == 16
+    for now in (0.0, SERIES_IDLE_S):
+        for _ in range(60):
+            main.metrics.sweep(now)
+    assert await total() == 16

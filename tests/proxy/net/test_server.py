@@ -20,6 +20,7 @@ from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
+from proxy.model.settings import Metrics as Placement
 from proxy.model.status import ProxyStatus
 from proxy.net import server as module
 from proxy.net.dataplane import DataPlane, ListenError
@@ -519,3 +520,35 @@ async def test_two_hosts_find_each_other_through_consul_and_do_without_it(
 
 async def _is(web: Host, wanted: int) -> bool:
     return await call(web) == wanted
+
+
+async def test_metrics_are_read_at_their_own_port_where_there_is_one(
+    hosts: Any, free_ports: Any
+) -> None:
+    host = hosts.make("h1", API)
+    port = free_ports(1)[0]
+    at = Address(host="127.0.0.1", port=port)
+    host.settings = msgspec.structs.replace(
+        host.settings, metrics=Placement(listen=at, sources=("127.0.0.0/8",))
+    )
+    hosts.run(host)
+    await host.ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: h1:15090\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\nmesh_build_info{" in answer
+    assert b"\nmesh_scrapes_refused_total 0\n" in answer
+
+
+async def test_a_metrics_port_that_is_taken_is_said(hosts: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host = hosts.make("h1", API)
+        at = Address(host="127.0.0.1", port=taken.getsockname()[1])
+        host.settings = msgspec.structs.replace(
+            host.settings, metrics=Placement(listen=at, sources=())
+        )
+        hosts.run(host)
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{at.port} for metrics"):
+            await host.task

@@ -17,15 +17,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import promtool
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.core.stats import Stats
 from proxy.model.authorization import Intention
 from proxy.model.codec import decode, encode
 from proxy.model.endpoint import Catalogue, Endpoint
 from proxy.model.names import HostName, ServiceName, server_name
 from proxy.model.observed import Observed
 from proxy.model.policy import Policy, ServicePolicy, Snapshot, Timeouts
-from proxy.model.recent import SeenRequests
+from proxy.model.recent import Ended, SeenRequests
 from proxy.model.settings import Address, Consul, HealthCheck, Settings, Upstream, Workload
 from proxy.model.status import ProxyStatus
 from proxy.net.store import FILE_NAME, LastGood
@@ -264,6 +270,7 @@ async def make(mesh_pki: Any, free_ports: Any, tmp_path: Path, app: App) -> Asyn
             inbound=Address(host="127.0.0.1", port=inbound),
             consul=Consul(url=consul),
             state_dir=str(mesh_pki.state_dir),
+            log_dir=str(tmp_path / "access"),
             trust_bundle=str(mesh_pki.trust_bundle),
             drain_s=8.0,
             workers=workers,
@@ -624,6 +631,33 @@ async def test_a_request_is_found_whichever_worker_served_it(make: Make) -> None
     )
 
 
+async def test_what_ended_since_is_told_once_whichever_worker_served_it(make: Make) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    clients = await proxy.connect(30)
+    assert [await client.get("/before") for client in clients] == [200] * 30
+    first = decode((await proxy.ask("GET /ended"))[1], Ended)
+    assert (first.requests, len(first.next.split("_"))) == ((), 3)
+    for number, client in enumerate(clients):
+        assert await client.get("/", request_id=f"r-{number}") == 200
+    cursor = first.next.removeprefix("-,all,")
+    told = decode((await proxy.ask(f"GET /ended/api,all,{cursor}"))[1], Ended)
+    assert told.missed == 0
+    assert sorted(each.id for each in told.requests if each.side == "source") == sorted(
+        f"r-{number}" for number in range(30)
+    )
+    assert [each.ended_at for each in told.requests] == sorted(
+        each.ended_at for each in told.requests
+    )
+    assert {each.response_bytes for each in told.requests} == {2}
+    assert all(each.trace_id for each in told.requests)
+    nothing = decode((await proxy.ask(f"GET /ended/api,bad,{cursor}"))[1], Ended)
+    assert nothing.requests == ()
+    again = decode((await proxy.ask(f"GET /ended/{told.next}"))[1], Ended)
+    assert again.requests == ()
+    assert (await proxy.ask("GET /ended/api,some,-"))[0] == 400
+
+
 async def test_calls_are_looked_at_in_every_worker_and_told_as_one(make: Make) -> None:
     proxy = await make()
     await proxy.alive(3)
@@ -656,3 +690,111 @@ async def test_plaintext_callers_are_refused_by_every_worker_and_told_as_one(mak
     assert [await client.get() for client in clients] == [403] * 24
     (told,) = decode((await proxy.ask("GET /plaintext"))[1], Observed).plaintext
     assert (told.service, told.source, told.count) == (API, "127.0.0.1", 24)
+
+
+OPEN_METRICS = "Accept: application/openmetrics-text; version=1.0.0\r\n"
+
+
+async def scraped(proxy: Proxy, headers: str = "") -> tuple[str, bytes]:
+    """Content type and body of the metrics."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.settings.admin.port)
+    writer.write(f"GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
+    head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    writer.close()
+    return head.lower().split(b"content-type: ")[1].split(b"\r\n")[0].decode(), body
+
+
+async def used(proxy: Proxy) -> None:
+    """Has had requests of many kinds through all its workers."""
+    clients = await proxy.connect(30)
+    for path in ("/", "/a%22b", "/x"):
+        assert {await each for each in asyncio.as_completed([c.get(path) for c in clients])} == {
+            200
+        }
+    async with asyncio.timeout(10):
+        while await proxy.count("istio_requests_total", reporter="destination") < 90:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_metrics_in_both_forms_are_what_their_readers_parse(make: Make) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    await used(proxy)
+    kind, older = await scraped(proxy)
+    assert kind == "text/plain; version=0.0.4; charset=utf-8"
+    text = {each.name: each for each in text_string_to_metric_families(older.decode())}
+    kind, newer = await scraped(proxy, OPEN_METRICS)
+    assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    families = {each.name: each for each in open_metrics_families(newer.decode())}
+    assert families.keys() == text.keys()
+    for each in (families, text):
+        requests = each["istio_requests"].samples
+        assert {sample.name for sample in requests} == {"istio_requests_total"}
+        assert sum(s.value for s in requests if s.labels["reporter"] == "source") == 90
+    assert {each.type for each in families.values()} == {"counter", "gauge", "histogram"}
+
+
+async def test_promtool_has_nothing_to_say_but_that_istio_counts_in_milliseconds(
+    make: Make,
+) -> None:
+    binary = await asyncio.to_thread(promtool.found, "promtool")
+    proxy = await make()
+    await proxy.alive(3)
+    await used(proxy)
+    _, body = await scraped(proxy)
+    result = await asyncio.to_thread(
+        subprocess.run,
+        [binary, "check", "metrics"],
+        input=body,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    said = set((result.stdout + result.stderr).decode().splitlines())
+    assert said == {
+        f'{name} use base unit "seconds" instead of "milliseconds"'
+        for name in (
+            "istio_request_duration_milliseconds",
+            "mesh_route_request_duration_milliseconds",
+            "mesh_endpoint_request_duration_milliseconds",
+        )
+    }
+
+
+async def test_the_figures_for_programs_are_those_of_all_workers(make: Make) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    await used(proxy)
+    status, body = await proxy.ask("GET /stats")
+    stats = decode(body, Stats)
+    assert (status, stats.host, stats.uptime_s > 0) == (200, "h1", True)
+    (requests,) = (each for each in stats.families if each.name == "istio_requests_total")
+    sides = [labels[requests.label_names.index("reporter")] for labels, _ in requests.series]
+    assert sorted(sides) == ["destination", "source"]
+    assert [figures for _, figures in requests.series] == [[90], [90]]
+    (cluster,) = stats.clusters
+    assert [(each.host, each.state) for each in cluster.endpoints] == [("h1", "available")]
+
+
+async def test_all_workers_write_their_lines_to_one_file(make: Make, app: App) -> None:
+    proxy = await make()
+    await proxy.alive(3)
+    await app.stop()
+    clients = await proxy.connect(30)
+    assert {await client.get() for client in clients} == {503}
+    answered = await proxy.count("istio_requests_total")
+    async with asyncio.timeout(20):
+        while await proxy.count("mesh_access_log_lines_total") < answered:
+            await asyncio.sleep(0.05)
+    file = Path(proxy.settings.log_dir) / "access.log"
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert len(lines) == answered >= 30
+    assert {(line["log"], line["status"]) for line in lines} == {("access", 503)}
+    assert [line["side"] for line in lines].count("source") == 30
+    writers = [pid for pid in (await proxy.status()).workers.pids if _has_open(pid, file)]
+    assert len(writers) >= 2
+
+
+def _has_open(pid: int, file: Path) -> bool:
+    found = Path(f"/proc/{pid}/fd").iterdir()
+    return any(each.is_symlink() and os.readlink(each) == str(file) for each in found)

@@ -44,6 +44,7 @@ from proxy.model.routing import (
     RouteTimeouts,
     TextMatch,
 )
+from proxy.model.telemetry import AccessLog, Telemetry, Tracing
 
 API, WEB = ServiceName("api"), ServiceName("web")
 UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
@@ -570,6 +571,8 @@ def _with(struct: type, field: str, value: float) -> Policy:
             return routed(mirror=Mirror(subset="v1", **given))
         case _ if struct is TokenProvider:
             return tokens(**given)
+        case _ if struct is Telemetry:
+            return Policy(telemetry=Telemetry(**given))
         case _:
             key = {
                 "Balancing": "balancing",
@@ -577,6 +580,8 @@ def _with(struct: type, field: str, value: float) -> Policy:
                 "Limits": "limits",
                 "OutlierDetection": "outlier_detection",
                 "ActiveHealth": "health_check",
+                "AccessLog": "access_log",
+                "Tracing": "tracing",
             }[struct.__name__]
             return of(**{key: struct(**given)})
 
@@ -590,6 +595,70 @@ def test_a_number_out_of_its_range_is_refused(struct: type, field: str, allowed:
         found = soundness.check(_with(struct, field, value))
         assert [v for v in found if v.path.endswith(f".{allowed.key}")], value
         assert any("out of range" in v.message for v in found), value
+
+
+@pytest.mark.parametrize(
+    ("policy", "path", "word"),
+    [
+        *(
+            (of(access_log=AccessLog(format=text)), "services.api.access_log.format", word)
+            for text, word in (
+                ("%path%\n", "it has a line break"),
+                ("%path%" + "x" * 5000, "it is longer than"),
+                ("%pth%", "%pth% is no field"),
+                ("50%", "a single %"),
+                ("no field", "it names no field"),
+                (" ", "it is empty"),
+            )
+        ),
+        (of(tracing=Tracing(header="X-Debug")), "services.api.tracing.header", "not the name"),
+        (of(tracing=Tracing(header="x-debug:")), "services.api.tracing.header", "no value"),
+        (of(tracing=Tracing(header="x-debug: \n")), "services.api.tracing.header", "value"),
+        (of(tracing=Tracing(header=": 1")), "services.api.tracing.header", "not the name"),
+        (of(tracing=Tracing(header="x-mesh-debug")), "services.api.tracing.header", "mesh alone"),
+        (
+            Policy(defaults=ServicePolicy(tracing=Tracing(header="te"))),
+            "defaults.tracing.header",
+            "belongs to the connection",
+        ),
+        *(
+            (Policy(telemetry=Telemetry(otlp=url)), "telemetry.otlp", word)
+            for url, word in (
+                ("127.0.0.1:4318", "cannot be sent to"),
+                ("grpc://127.0.0.1:4317", "cannot be sent to"),
+                ("http:///v1/traces", "cannot be sent to"),
+                ("http://a b/v1/traces", "cannot be sent to"),
+                ("http://a/\r\nx: y", "cannot be sent to"),
+                ("http://a:0/v1/traces", "cannot be sent to"),
+                ("http://a:99999/v1/traces", "not a URL"),
+                ("http://[::1/v1/traces", "not a URL"),
+                ("http://me:secret@a/v1/traces", "a user or a password"),
+                ("http://a/v1/traces?key=secret", "more than a path"),
+                ("http://a/v1/traces#x", "more than a path"),
+            )
+        ),
+    ],
+)
+def test_what_is_wrong_with_telemetry_is_said(policy: Policy, path: str, word: str) -> None:
+    found = soundness.check(policy)
+    assert [each.path for each in found] == [path]
+    assert word in found[0].message
+    assert "me:secret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        of(access_log=AccessLog(percent=0.5, slow_ms=0.0, format="%method% %path% %status%")),
+        of(tracing=Tracing(percent=100.0, header="x-debug")),
+        of(tracing=Tracing(header="x-debug: a b")),
+        Policy(telemetry=Telemetry(otlp="http://127.0.0.1:4318/v1/traces")),
+        Policy(telemetry=Telemetry(otlp="https://[2001:db8::1]/v1/traces", log_files=0)),
+        Policy(telemetry=Telemetry(metrics=False, log_to="file")),
+    ],
+)
+def test_telemetry_that_is_sound(policy: Policy) -> None:
+    assert soundness.check(policy) == ()
 
 
 def test_every_number_of_the_model_has_a_range() -> None:
