@@ -46,7 +46,7 @@ def report(
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", "-o", help="Where to; by default standard output.", show_default=False
+            "--file", "-f", help="Where to; by default standard output.", show_default=False
         ),
     ] = None,
     inventory: InventoryFile = Path("inventory.yaml"),

@@ -29,7 +29,7 @@ def support_bundle(
         Path | None,
         typer.Option(
             "--file",
-            "-o",
+            "-f",
             help="Where to; by default meshctl-support-<time>.tar.gz in this folder.",
             show_default=False,
         ),

@@ -6,6 +6,7 @@ One mesh with managed Consul. Requests are counted by who sends them, and by nob
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ defaults:
   access_log: {{percent: 100%}}
   tracing: {{percent: 100%}}
 """
+CHROMIUM = Path(os.environ.get("MESHCTL_CHROMIUM", "/usr/bin/chromium"))
 CLIENT, SERVER = 3, 2
 """Kinds of spans in OTLP."""
 
@@ -105,7 +107,7 @@ def test_prometheus_finds_every_proxy_through_consul_and_counts_each_request_onc
             pass
         ops.wait_for(
             lambda: counted(host) - before == sent["total"],
-            f"Prometheus has all {sent['requests']} requests",
+            f"Prometheus has all {sent['total']} requests",
             60,
         )
         assert sent["failed"] == 0
@@ -268,6 +270,33 @@ def test_the_terminal_shows_live_traffic_over_ssh(lab: Any, operator: Operator) 
     }
 
 
+def test_a_browser_shows_live_traffic(lab: Any, operator: Operator) -> None:
+    words = operator.words("dashboard", "--no-open")
+    dashboard = subprocess.Popen(
+        words, cwd=operator.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert dashboard.stdout is not None
+        url = dashboard.stdout.readline()
+        program = str(ops.PROGRAMS / "browse.py")
+        with ops.load(lab.hosts[0], requests=200, extra="--pause 0.02"):
+            done = subprocess.run(
+                lab.operator_command([sys.executable, program, str(CHROMIUM), "web calls api"]),
+                input=url,
+                capture_output=True,
+                text=True,
+                timeout=180,
+                check=False,
+            )
+        assert done.returncode == 0, done.stderr
+    finally:
+        dashboard.kill()
+        dashboard.communicate(timeout=30)
+    seen = json.loads(done.stdout)
+    assert seen["complaints"] == []
+    assert all("mTLS" in call for call in seen["calls"] if call.startswith("web calls api"))
+
+
 def test_tap_shows_a_request_that_is_made_while_it_looks(lab: Any, operator: Operator) -> None:
     words = operator.words("tap", "api", "--for", "20s", "--max", "2", "-o", "json")
     tap = subprocess.Popen(
@@ -289,11 +318,11 @@ def test_tap_shows_a_request_that_is_made_while_it_looks(lab: Any, operator: Ope
 
 def test_a_report_and_a_support_bundle_can_be_made(lab: Any, operator: Operator) -> None:
     with ops.load(lab.hosts[0], requests=50, extra="--pause 0.02"):
-        operator.run("report", "--for", "3s", "--format", "html", "--output", "report.html")
+        operator.run("report", "--for", "3s", "--format", "html", "--file", "report.html")
     page = (operator.directory / "report.html").read_text()
     assert "web" in page
     assert "api" in page
-    operator.run("support-bundle", "--output", "bundle.tar.gz")
+    operator.run("support-bundle", "--file", "bundle.tar.gz")
     bundle = operator.directory / "bundle.tar.gz"
     assert bundle.stat().st_mode & 0o077 == 0
     with tarfile.open(bundle) as archive:

@@ -148,7 +148,7 @@ def test_a_report_of_proxies_that_do_not_answer_names_them(run: Run, folder: Pat
 
 
 def test_a_bundle_is_for_its_owner_only_and_says_what_is_missing(run: Run, folder: Path) -> None:
-    done = run("support-bundle", "-o", "b.tar.gz", expect=1)
+    done = run("support-bundle", "-f", "b.tar.gz", expect=1)
     path = folder / "b.tar.gz"
     assert done.stdout == "b.tar.gz\n"
     assert "missing" in done.stderr
@@ -161,7 +161,7 @@ def test_a_bundle_is_for_its_owner_only_and_says_what_is_missing(run: Run, folde
     assert {"b/manifest.json", "b/status.json", "b/operator/inventory.yaml"} <= names
     assert b"PRIVATE KEY" not in keys
     assert not [name for name in names if name.endswith((".key", ".pem", ".token"))]
-    assert "exists already" in run("support-bundle", "-o", "b.tar.gz", expect=3).stderr
+    assert "exists already" in run("support-bundle", "-f", "b.tar.gz", expect=3).stderr
 
 
 def shown(fields: dict[str, Any]) -> str:
