@@ -95,6 +95,8 @@ def test_the_demo_s_mesh_is_seen_as_it_is(
 def test_an_endpoint_that_fails_is_seen_ejected_with_the_reason(
     scene: Scene, url: str, opened: Callable[..., Seen]
 ) -> None:
+    # By latency, a failing endpoint would get too few requests to be ejected soon.
+    scene.put_in_force("services: {api: {load_balancing: {algorithm: round_robin}}}\n")
     scene.services.breaks("api v2")
     try:
         page = opened().enter(url)

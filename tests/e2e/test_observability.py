@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def spans_of(file: Path, trace: str) -> list[dict[str, Any]]:
 def test_the_journals_of_both_hosts_have_a_line_of_the_same_call(
     lab: Any, operator: Operator
 ) -> None:
-    wanted = "e2e-access-line"
+    wanted = f"e2e-{uuid.uuid4()}"
     lab.hosts[0].run(f"curl -sS -f --max-time 20 -H 'x-request-id: {wanted}' {TO_API}/logged?x=1")
 
     def lines() -> list[dict[str, Any]]:
@@ -238,7 +239,7 @@ def test_access_lines_go_to_a_file_that_only_the_proxy_writes(lab: Any, operator
     mesh.write_text(before.replace("telemetry:\n", "telemetry:\n  log_to: file\n"))
     try:
         operator.run("apply", "--yes")
-        wanted = "e2e-line-in-a-file"
+        wanted = f"e2e-{uuid.uuid4()}"
         lab.hosts[0].run(f"curl -sS -f --max-time 20 -H 'x-request-id: {wanted}' {TO_API}/")
         file = "/var/log/meshctl/access.log"
         ops.wait_for(

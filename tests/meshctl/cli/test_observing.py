@@ -137,7 +137,7 @@ def test_a_tap_of_a_proxy_that_does_not_answer_ends_in_time_and_says_so(run: Run
 
 
 def test_a_report_of_proxies_that_do_not_answer_names_them(run: Run, folder: Path) -> None:
-    done = run("report", "--for", "1s", "-o", "page.html", expect=1)
+    done = run("report", "--for", "1s", "-f", "page.html", expect=1)
     assert "one is not measured" in done.stderr
     page = (folder / "page.html").read_text()
     assert page.startswith("<!doctype html>")
