@@ -141,7 +141,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What runs on a host from a string: the standard library and each other.
     "meshctl.onhost": (set(), set()),
     "meshctl.consul": ({"proxy.model", "proxy.core", "meshctl"}, {"consul", "aiohttp", "msgspec"}),
-    "meshctl.telemetry.report_page": ({"proxy.model", "meshctl"}, {"jinja2"}),
+    "meshctl.telemetry.report.page": ({"proxy.model", "meshctl"}, {"jinja2"}),
     "meshctl.registry": ({"proxy.model", "meshctl.errors"}, {"aiohttp", "msgspec"}),
     "meshctl.transport": ({"proxy.model", "meshctl"}, {"asyncssh"}),
     "meshctl.bundle": ({"proxy", "meshctl"}, {"packaging"}),

@@ -16,10 +16,12 @@ from meshctl.cli.options import InventoryFile, Mesh, Parallel, StateOption, open
 from meshctl.errors import Exit, InvalidInput, MeshError
 from meshctl.pki.store import CaStore
 from meshctl.plan.desired import carries_proxy
-from meshctl.telemetry import report_page
 from meshctl.telemetry.collect import collect_once
 from meshctl.telemetry.rates import view
-from meshctl.telemetry.report import Ending, build, endings
+from meshctl.telemetry.report import page
+from meshctl.telemetry.report.building import build
+from meshctl.telemetry.report.condition import endings
+from meshctl.telemetry.report.model import Ending
 from meshctl.telemetry.view import View
 from proxy.model.violation import Violation
 
@@ -67,7 +69,7 @@ def report(
         status = seen.status(mesh.inventory, mesh.state.trust_domain, now)
         made = build(looked, status, endings(status, _authorities(mesh)), now=now)
         is_html = _chosen(page_format, file) is Format.HTML
-        text = report_page.html(made) if is_html else report_page.markdown(made)
+        text = page.html(made) if is_html else page.markdown(made)
         if file is None:
             console.out.file.write(text)
         else:

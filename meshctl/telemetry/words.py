@@ -51,9 +51,13 @@ def bytes_per_s(value: float) -> str:
 
 def success(signals: Signals | None) -> str:
     """In percent; never rounded up to 100."""
-    if signals is None or signals.success is None:
+    return share(signals.success if signals is not None else None)
+
+
+def share(of_one: float | None) -> str:
+    if of_one is None:
         return NOTHING
-    percent = 100.0 * signals.success
+    percent = 100.0 * of_one
     if percent >= 100.0:
         return "100%"
     return f"{min(percent, 99.99):.2f}%" if percent >= 99.9 else f"{percent:.1f}%"

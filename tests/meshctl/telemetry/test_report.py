@@ -12,9 +12,11 @@ from telemetry.made import MadeMesh, Proxy
 from meshctl.finding import problem, warning
 from meshctl.status import HostStatus, MeshStatus, WorkloadView
 from meshctl.telemetry.rates import view
-from meshctl.telemetry.report import Ending, Report, Section, build, endings
-from meshctl.telemetry.report_page import html as html_page
-from meshctl.telemetry.report_page import markdown
+from meshctl.telemetry.report.building import build
+from meshctl.telemetry.report.condition import endings
+from meshctl.telemetry.report.model import Ending, Report, Section
+from meshctl.telemetry.report.page import html as html_page
+from meshctl.telemetry.report.page import markdown
 from meshctl.telemetry.view import View
 from proxy.model.names import HostName, ServiceName, TrustDomain
 
@@ -67,14 +69,14 @@ def busy() -> View:
 
 def test_the_worst_comes_first(busy: View) -> None:
     report = made(busy)
-    assert rows(report, "failing")[0][:4] == ["web", "api", "10", "90.00 %"]
+    assert rows(report, "failing")[0][:4] == ["web", "api", "10", "90.0%"]
     assert rows(report, "failing")[0][5] == "200 x 90, 503 x 10"
     assert [row[1] for row in rows(report, "slow")] == ["db", "api"]
     assert rows(report, "denials") == [["shop", "api", "api/no-shop", "7"]]
     assert rows(report, "retries")[0][:3] == ["web", "api", "2.0"]
     shown = figures(report)
     assert shown["Requests"][0] == "20.0/s"
-    assert shown["Success"] == ("95.00 %", "bad")
+    assert shown["Success"] == ("95.0%", "bad")
     assert shown["Denied"] == ("7", "warn")
     assert shown["Proxies"] == ("1 of 1", "good")
 
@@ -83,7 +85,7 @@ def test_a_share_below_all_is_never_shown_as_all() -> None:
     proxy = Proxy("a")
     proxy.requests("web", "api", 1_000_000, code=200)
     proxy.requests("web", "api", 1, code=500)
-    assert figures(made(looked({"a": proxy})))["Success"][0] == "99.99 %"
+    assert figures(made(looked({"a": proxy})))["Success"][0] == "99.99%"
 
 
 def test_nothing_seen_is_said_and_is_no_zero() -> None:

@@ -7,7 +7,7 @@ import jinja2
 
 from meshctl import __version__
 from meshctl.telemetry.plain import plain
-from meshctl.telemetry.report import Cell, Report, Table
+from meshctl.telemetry.report.model import Cell, Report, Table
 
 _SPECIAL = str.maketrans(
     {char: f"\\{char}" for char in r"\`*_[]|#~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -59,7 +59,7 @@ def _text(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parents[2]
     # In a wheel the templates are package data; in a checkout they are at the top level.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([here / "_templates", here.parent / "templates"]),
