@@ -45,7 +45,7 @@ class Consul:
 
 def rules_of_page() -> tuple[str, str]:
     """Of the proxies, with two services that are an example; and of meshctl."""
-    proxies, meshctl = re.findall(r"```hcl\n(.*?)```", PAGE.read_text(), re.S)
+    proxies, meshctl, _ = re.findall(r"```hcl\n(.*?)```", PAGE.read_text(), re.S)
     return str(proxies), str(meshctl)
 
 

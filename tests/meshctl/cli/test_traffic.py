@@ -29,6 +29,11 @@ from proxy.model.names import TrustDomain
 
 NAMES = ("web", "api", "db", "payments")
 DEADLINE_S = 60.0
+AS_IN_A_TERMINAL = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from meshctl.cli import main; main()"
+)
+"""Whoever runs the tests in the background may have them ignore Ctrl-C, and all that they start."""
 Run = Callable[..., Result]
 """The words of a command, and ``expect``: its exit code, 0 unless said otherwise."""
 
@@ -183,7 +188,7 @@ def on_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     process = subprocess.Popen(
-        [sys.executable, "-c", "from meshctl.cli import main; main()", *words],
+        [sys.executable, "-c", AS_IN_A_TERMINAL, *words],
         cwd=folder,
         env={**environment, "TERM": "xterm-256color"},
         stdin=theirs,
