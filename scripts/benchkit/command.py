@@ -301,7 +301,9 @@ def _write(run: report.Run, options: argparse.Namespace, say: Callable[[str], No
     if options.out is not None:
         picture = options.out.with_suffix(".svg")
         picture.write_text(report.chart(run), encoding="utf-8")
-        options.out.write_text(report.markdown(run, picture.name), encoding="utf-8")
+        soaked = options.out.with_name("soak.md")  # takes an hour, so it is a run of its own
+        text = soaked.read_text(encoding="utf-8") if soaked.exists() else ""
+        options.out.write_text(report.markdown(run, picture.name, soaked=text), encoding="utf-8")
         say(f"wrote {options.out} and {picture}")
 
 

@@ -60,8 +60,9 @@ class Run:
     """Text, of ours under load."""
 
 
-def markdown(run: Run, chart_name: str) -> str:
-    """The whole of the page; ``chart_name`` is the SVG's file name beside it."""
+def markdown(run: Run, chart_name: str, *, soaked: str = "") -> str:
+    """The whole of the page; ``chart_name`` is the SVG's file name beside it, ``soaked`` the
+    section that ``scripts/soak`` has written."""
     full, bare = _columns(run, bare=False), _columns(run, bare=True)
     lines = [
         "# Benchmarks",
@@ -87,6 +88,8 @@ def markdown(run: Run, chart_name: str) -> str:
         *_remarks(run),
         *_faults_section(run),
         *_profile_section(run),
+        *soaked.splitlines(),
+        *([""] if soaked else []),
         "## Conditions",
         "",
         *(f"* {condition}" for condition in CONDITIONS),

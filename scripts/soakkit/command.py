@@ -16,7 +16,7 @@ from pathlib import Path
 from benchkit.processes import Failed, Process
 from benchkit.turn import free_ports
 
-from soakkit import watch
+from soakkit import page, watch
 from soakkit.application import Application
 from soakkit.callers import Callers
 from soakkit.churn import Churn
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         document = {"looks": [asdict(look) for look in looks], "growth": [asdict(g) for g in grown]}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(page.section(looks, grown, rate=options.rate), encoding="utf-8")
     wrong = _wrong(grown, callers, looks)
     _show(grown, callers, looks)
     for sentence in wrong:
@@ -64,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=150.0, help="requests a second")
     parser.add_argument("--every", type=float, default=60.0, metavar="S", help="looks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every look")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="Markdown (docs/soak.md, for scripts/bench)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--series-idle", type=float, metavar="S", help="instead of the proxy's own ten minutes"

@@ -599,3 +599,11 @@ def test_all_lines_of_a_histogram_are_one_series() -> None:
         "alone{}",
         "pool_count",
     }
+
+
+def test_the_page_takes_over_what_the_soak_found() -> None:
+    run = a_run([sample(1, "envoy", 1.0)])
+    lines = report.markdown(run, "x.svg", soaked="## Soaked\n\nfine\n").splitlines()
+    at = lines.index("## Soaked")
+    assert lines[at : at + 5] == ["## Soaked", "", "fine", "", "## Conditions"]
+    assert "Soaked" not in report.markdown(run, "x.svg")

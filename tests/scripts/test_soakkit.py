@@ -8,8 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from soakkit import command, watch
-from soakkit.verdict import Limit, Look, TooShort, judge
+from soakkit import command, page, watch
+from soakkit.verdict import Growth, Limit, Look, TooShort, judge
 
 LIMITS = {"rss": Limit(share=0.03, least=1.0)}
 
@@ -72,3 +72,18 @@ def test_impossible_options_are_refused_before_anything_is_started(
 ) -> None:
     assert command.main([option, "0"]) == 2
     assert "above 0" in capsys.readouterr().err
+
+
+def test_its_section_has_each_figure_and_says_what_grows() -> None:
+    seen = [
+        Look(at_s=60.0 * n, figures={"client memory": 80.0, "client lost": 2.0}) for n in (0, 9)
+    ]
+    grown = [
+        Growth(name="client memory", level=80.0, by=9.0, is_within=False),
+        Growth(name="server series", level=4039.0, by=-1.0, is_within=True),
+    ]
+    text = page.section(seen, grown, rate=150)
+    assert "scripts/soak --minutes 9 --rate 150" in text
+    assert "2 lines and spans were lost" in text
+    assert "| client's proxy: memory | 80 MiB | +9.0 | **no** |" in text
+    assert "| server's proxy: series | 4,039 | -1.0 | yes |" in text
