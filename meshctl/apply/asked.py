@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshctl.errors import MeshError, RemoteFailure
-from meshctl.facts.request import layout_of
+from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host
 from meshctl.transport import Connector
 from proxy.model.names import HostName
@@ -45,11 +45,7 @@ async def ask(
 
 async def _ask(host: Host, connector: Connector, method: str, path: str) -> bytes:
     transport = await connector.connect(host.name)
-    admin = f"127.0.0.1:{host.proxy.admin_port}"
-    done = await transport.run(
-        (layout_of(host).python, "-I", "-m", "proxy.query", "--admin", admin, method, path),
-        timeout_s=_TIMEOUT_S,
-    )
+    done = await transport.run(admin_query(host, method, path), timeout_s=_TIMEOUT_S)
     if done.exit_status != 0:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
         raise RemoteFailure(

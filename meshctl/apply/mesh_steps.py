@@ -9,7 +9,7 @@ from meshctl.apply.means import Means
 from meshctl.apply.report import MeshStepReport
 from meshctl.errors import MeshError
 from meshctl.facts.model import RunningProxy
-from meshctl.facts.request import layout_of
+from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host
 from meshctl.plan import model
 from meshctl.plan.desired import carries_proxy
@@ -88,10 +88,7 @@ async def acknowledged(
 
 
 async def _wait_for(means: Means, host: Host, generation: int) -> bool:
-    argv = (
-        layout_of(host).python, "-I", "-m", "proxy.query",
-        "--admin", f"127.0.0.1:{host.proxy.admin_port}", "GET", "/status",
-    )  # fmt: skip
+    argv = admin_query(host, "GET", "/status")
     try:
         async with asyncio.timeout(ACKNOWLEDGE_S):
             transport = await means.connector.connect(host.name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from meshctl.errors import MeshError, RemoteFailure
-from meshctl.facts.request import layout_of
+from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host, Inventory
 from meshctl.transport import Connector
 from meshctl.transport.command import tail
@@ -49,12 +49,8 @@ async def remembered(
 
 async def _ask(host: Host, request_id: str, connector: Connector) -> tuple[SeenRequest, ...]:
     transport = await connector.connect(host.name)
-    admin = f"127.0.0.1:{host.proxy.admin_port}"
     path = f"/requests/{quote(request_id, safe='', encoding='latin-1', errors='replace')}"
-    done = await transport.run(
-        (layout_of(host).python, "-I", "-m", "proxy.query", "--admin", admin, "GET", path),
-        timeout_s=_TIMEOUT_S,
-    )
+    done = await transport.run(admin_query(host, "GET", path), timeout_s=_TIMEOUT_S)
     if done.exit_status:
         raise RemoteFailure(
             f"{host.name}: its proxy does not say what it remembers",

@@ -13,7 +13,7 @@ from meshctl.apply.operate import Remote
 from meshctl.apply.placed import Reached
 from meshctl.artifacts import TRUST_BUNDLE_FILE, RenderedFile
 from meshctl.errors import MeshError
-from meshctl.facts.request import layout_of, uses_systemd
+from meshctl.facts.request import admin_query, layout_of, uses_systemd
 from meshctl.inventory.model import Host
 from meshctl.layout import SIGNER_ADMIN_PORT, SIGNER_UNIT
 from meshctl.pki.served import Served, fetch_served, probe_trust
@@ -62,12 +62,7 @@ async def write_bundle(reached: Reached, bundle: bytes) -> None:
 async def reload_proxy(remote: Remote) -> None:
     """Raises RemoteFailure when it does not run, or no identity could be taken."""
     # Over HTTP rather than by a signal: the answer comes once the new identities are in force.
-    admin = f"127.0.0.1:{remote.host.proxy.admin_port}"
-    await remote.run(
-        layout_of(remote.host).python,
-        *("-I", "-m", "proxy.query", "--admin", admin, "POST", "/reload"),
-        timeout_s=_RELOAD_S,
-    )
+    await remote.run(*admin_query(remote.host, "POST", "/reload"), timeout_s=_RELOAD_S)
 
 
 async def reload_signer(remote: Remote, **expected: str) -> None:

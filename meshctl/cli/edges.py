@@ -43,9 +43,7 @@ def edges(
         )
         seen = looking.narrowed(looked, service)
         if output is console.Output.JSON:
-            console.emit_json(
-                {key: looking.document(seen)[key] for key in ("at", "window_s", "edges", "denials")}
-            )
+            looking.emit(seen, "at", "window_s", "edges", "denials")
         else:
             show(seen)
         raise SystemExit(int(looking.complain(looked)))

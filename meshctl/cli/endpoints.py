@@ -66,9 +66,7 @@ def endpoints(
         )
         seen = looking.narrowed(looked, service)
         if output is console.Output.JSON:
-            console.emit_json(
-                {key: looking.document(seen)[key] for key in ("at", "window_s", "endpoints")}
-            )
+            looking.emit(seen, "at", "window_s", "endpoints")
         else:
             show(seen, service)
         raise SystemExit(int(looking.complain(looked)))

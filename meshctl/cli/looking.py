@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -17,7 +17,7 @@ from meshctl.inventory.shape import closest
 from meshctl.telemetry.collect import Round, collect_once, collecting
 from meshctl.telemetry.plain import plain
 from meshctl.telemetry.rates import view
-from meshctl.telemetry.view import View
+from meshctl.telemetry.view import View, document
 from proxy.model.violation import Violation
 
 Interval = Annotated[
@@ -90,21 +90,10 @@ def complain(seen: View) -> Exit:
     return Exit.UNREACHABLE if len(missing) == len(seen.hosts) else Exit.FAILED
 
 
-def document(seen: View) -> dict[str, Any]:
-    """The whole of it for programs; dataclasses are encoded field by field."""
-    return {
-        "at": seen.at,
-        "window_s": seen.window_s,
-        "services": seen.services,
-        "edges": seen.edges,
-        "routes": seen.routes,
-        "endpoints": seen.endpoints,
-        "hosts": seen.hosts,
-        "denials": [
-            {"caller": caller, "service": service, "policy": policy, "count": count}
-            for (caller, service, policy), count in seen.denials.items()
-        ],
-    }
+def emit(seen: View, *keys: str) -> None:
+    """These parts of it, or the whole, for programs."""
+    whole = document(seen)
+    console.emit_json({key: whole[key] for key in keys or whole})
 
 
 def narrowed(seen: View, service: str | None) -> View:

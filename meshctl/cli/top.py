@@ -68,7 +68,7 @@ def top(
         )
         seen = _of(looked, service)
         if output is console.Output.JSON:
-            console.emit_json(looking.document(seen))
+            looking.emit(seen)
         else:
             found = traffic_view.ordered(traffic_view.rows(seen, by), sort)
             columns.show(traffic_view.COLUMNS[by], [row.cells for row in found])

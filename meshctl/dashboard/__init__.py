@@ -3,7 +3,6 @@
 sources   what there is to show, as streams of documents; the slow ones are asked less often
 feed      the newest document of each topic, told to every open tab; a slow tab misses, never waits
 past      signals of the last minutes, so that a new tab has its charts at once
-wire      ``View`` -> the document that the page reads
 guard     who may ask: the token, the cookie, Host and Origin, and what the browser may do
 server    the HTTP routes, all of them reading
 mesh      the sources of a real mesh

@@ -8,7 +8,6 @@ from typing import Any
 from meshctl.apply.policy import through_any
 from meshctl.apply.survey import survey
 from meshctl.consul.history import Entry, History
-from meshctl.dashboard import wire
 from meshctl.dashboard.denials import Denials, DenialsSource
 from meshctl.dashboard.past import Past
 from meshctl.dashboard.sources import Polled, Source
@@ -19,6 +18,7 @@ from meshctl.policy.origins import Places
 from meshctl.status import MeshStatus
 from meshctl.telemetry.collect import collecting
 from meshctl.telemetry.rates import view
+from meshctl.telemetry.view import document
 from meshctl.transport import Connector
 from proxy.model.flags import SENTENCE
 from proxy.model.names import TrustDomain
@@ -156,7 +156,7 @@ class _Live:
                 if looked.before:
                     self._past.add(shown)
                 self._denials.count(looked.stats, looked.at)
-                yield wire.document(shown)
+                yield document(shown)
 
 
 def status_document(status: MeshStatus) -> dict[str, Any]:

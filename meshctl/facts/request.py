@@ -56,6 +56,13 @@ def layout_of(host: Host) -> Layout:
     return Layout(host.root)
 
 
+def admin_query(host: Host, *words: str) -> tuple[str, ...]:
+    """The command on the host that asks its proxy's admin port. ``words``: options of
+    ``proxy.query``, then method and path."""
+    admin = f"127.0.0.1:{host.proxy.admin_port}"
+    return (layout_of(host).python, "-I", "-m", "proxy.query", "--admin", admin, *words)
+
+
 def uses_systemd(host: Host) -> bool:
     return host.transport is not TransportKind.LOCAL
 

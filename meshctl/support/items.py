@@ -7,7 +7,7 @@ whoever helps, once ``scrub`` has looked at it.
 from dataclasses import dataclass
 from typing import Final
 
-from meshctl.facts.request import layout_of, uses_systemd
+from meshctl.facts.request import admin_query, uses_systemd
 from meshctl.inventory.model import Host
 from meshctl.layout import CONSUL_UNIT, PROXY_UNIT, SIGNER_UNIT
 from meshctl.plan.desired import carries_proxy
@@ -59,13 +59,8 @@ def items(host: Host, since_s: float) -> tuple[Item, ...]:
     """But for the lines of its proxy's log, which are picked."""
     found = [Item(file="system.txt", argv=("sh", "-c", _SYSTEM))]
     if carries_proxy(host):
-        python, admin = layout_of(host).python, f"127.0.0.1:{host.proxy.admin_port}"
         found += (
-            Item(
-                file=file,
-                argv=(python, "-I", "-m", "proxy.query", "--admin", admin, "GET", path),
-            )
-            for file, path in ADMIN.items()
+            Item(file=file, argv=admin_query(host, "GET", path)) for file, path in ADMIN.items()
         )
     if uses_systemd(host):
         units = (PROXY_UNIT, CONSUL_UNIT, SIGNER_UNIT)

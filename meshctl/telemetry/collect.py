@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from meshctl.apply.asked import ask
 from meshctl.errors import MeshError, RemoteFailure, Unreachable
-from meshctl.facts.request import layout_of
+from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host
 from meshctl.transport import Connector
 from proxy.core.backoff import Backoff
@@ -121,6 +121,7 @@ class Collector(AsyncIterator[Round]):
 
     async def follow(self, host: Host, connector: Connector, gate: asyncio.Semaphore) -> None:
         """Never ends, and raises nothing: one task a host."""
+        argv = admin_query(host, "--every", f"{self._every_s:g}", "GET", _PATH)
         looks = self._looks[host.name]
         looks.at = asyncio.get_running_loop().time()
         backoff = Backoff(base_s=_RETRY_FIRST_S, cap_s=_RETRY_MAX_S)
@@ -129,7 +130,7 @@ class Collector(AsyncIterator[Round]):
             try:
                 async with gate:
                     transport = await connector.connect(host.name)
-                async with transport.lines(self._command(host)) as lines:
+                async with transport.lines(argv) as lines:
                     async for line in lines:
                         self._take(looks, host.name, line)
                         backoff.reset()
@@ -142,13 +143,6 @@ class Collector(AsyncIterator[Round]):
             looks.kept.clear()
             self._changed.set()
             await asyncio.sleep(backoff.next_s(rng))
-
-    def _command(self, host: Host) -> Sequence[str]:
-        admin = f"127.0.0.1:{host.proxy.admin_port}"
-        return (
-            *(layout_of(host).python, "-I", "-m", "proxy.query", "--admin", admin),
-            *("--every", f"{self._every_s:g}", "GET", _PATH),
-        )
 
     def _take(self, looks: "_Looks", host: HostName, line: bytes) -> None:
         try:

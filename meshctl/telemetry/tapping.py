@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from meshctl.errors import MeshError, RemoteFailure
-from meshctl.facts.request import layout_of
+from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host
 from meshctl.telemetry.lines import Reorder, moment
 from meshctl.telemetry.plain import plain
@@ -171,11 +171,7 @@ async def _watch(
     is_wanted: Callable[[SeenRequest], bool],
     queue: "asyncio.Queue[Event]",
 ) -> None:
-    argv = (
-        layout_of(host).python, "-I", "-m", "proxy.query",
-        "--admin", f"127.0.0.1:{host.proxy.admin_port}",
-        "--every", str(EVERY_S), "--follow", "GET", question,
-    )  # fmt: skip
+    argv = admin_query(host, "--every", str(EVERY_S), "--follow", "GET", question)
     is_silent = False
     while True:
         try:

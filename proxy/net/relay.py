@@ -20,7 +20,6 @@ from proxy.model.flags import Flag
 from proxy.net import scratch
 from proxy.net.dataplane_metrics import Reporter
 from proxy.net.pool_dial import Dial, Dialer
-from proxy.net.telemetry import Log
 from proxy.net.tls import TlsTransport
 
 _EARLY_BYTES = 64 * 1024
@@ -126,38 +125,25 @@ class Relay:
             self._dial = None
         self._ledger.connections.discard(self)
         self._ledger.exchanges.discard(self)
+        known: dict[str, Any] = {
+            "now": monotonic(),
+            "started": self._began,
+            "endpoint": self.endpoint,
+            "attempts": self.attempts,
+            "flag": flag,
+            "policy": self.policy,
+            "detail": self.detail,
+            "sent_bytes": self.far.received_bytes,
+            "received_bytes": self.near.received_bytes,
+        }
         if self._reporter.log is not None:
             self._count_dial()
-            self._log(self._reporter.log, flag)
-        self._reporter.session_ended(
-            now=monotonic(),
-            started=self._began,
-            endpoint=self.endpoint,
-            attempts=self.attempts,
-            flag=flag,
-            policy=self.policy,
-            detail=self.detail,
-            sent_bytes=self.far.received_bytes,
-            received_bytes=self.near.received_bytes,
-        )
+            self._reporter.log.session(connect_s=self._connect_s, **known)
+        self._reporter.session_ended(**known)
         self.ended()
         self._reporter.tcp(flag).closed.value += 1
         for half in (self.near, self.far):
             half.finish(is_reset=is_reset)
-
-    def _log(self, log: Log, flag: str) -> None:
-        log.session(
-            now=monotonic(),
-            started=self._began,
-            connect_s=self._connect_s,
-            endpoint=self.endpoint,
-            attempts=self.attempts,
-            flag=flag,
-            policy=self.policy,
-            detail=self.detail,
-            sent_bytes=self.far.received_bytes,
-            received_bytes=self.near.received_bytes,
-        )
 
     def sweep(self, now: float) -> None:
         if now - max(self.near.touched, self.far.touched) > self._idle_s:

@@ -9,7 +9,6 @@ from typing import Any
 
 from telemetry.made import MadeMesh
 
-from meshctl.dashboard import wire
 from meshctl.dashboard.past import Past
 from meshctl.telemetry.rates import view
 from meshctl.telemetry.view import (
@@ -21,6 +20,7 @@ from meshctl.telemetry.view import (
     Sessions,
     Signals,
     View,
+    document,
 )
 from proxy.model.flags import SENTENCE
 from proxy.model.names import HostName
@@ -206,7 +206,7 @@ class Live:
             if self.is_quiet:
                 shown = replace(shown, services=(), edges=(), routes=(), endpoints=(), denials={})
             self.past.add(shown)
-            yield wire.document(shown)
+            yield document(shown)
             await asyncio.sleep(self.every_s)
 
 
@@ -226,7 +226,7 @@ class Large:
         while True:
             shown = view(looks[0], looks[-1], at=time.time())
             self.past.add(shown)
-            yield wire.document(shown)
+            yield document(shown)
             await asyncio.sleep(self.every_s)
             looks = [*looks[-10:], mesh.step(self.every_s)]
 

@@ -8,13 +8,12 @@ import msgspec
 from browser import made
 from telemetry.made import MadeMesh
 
-from meshctl.dashboard import wire
 from meshctl.telemetry.rates import view
-from meshctl.telemetry.view import Edge, View
+from meshctl.telemetry.view import Edge, View, document
 
 
 def test_every_field_of_a_view_is_there_under_its_name() -> None:
-    found = json.loads(msgspec.json.encode(wire.document(made.shop(1))))
+    found = json.loads(msgspec.json.encode(document(made.shop(1))))
     assert found.keys() == {field.name for field in fields(View)}
     assert found["edges"][0].keys() == {field.name for field in fields(Edge)}
     assert found["denials"] == [
@@ -25,5 +24,5 @@ def test_every_field_of_a_view_is_there_under_its_name() -> None:
 def test_a_thousand_edges_fit_a_message_of_a_megabyte_or_so() -> None:
     mesh = MadeMesh(200, 1000, seed=1)
     before, after = mesh.step(10.0), mesh.step(10.0)
-    body = msgspec.json.encode(wire.document(view(before, after, at=time.time())))
+    body = msgspec.json.encode(document(view(before, after, at=time.time())))
     assert len(body) < 2 * 1024 * 1024
