@@ -302,12 +302,14 @@ class Exchange:
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """An answer of the proxy's own making, instead of an upstream's."""
+        if self.head.method == b"HEAD":
+            body = b""
         self.status = head.status
         self.response_bytes = len(body)
         self._finish()
         if self.change_response is not None:
             head.lines = self.change_response(head.lines)
-        self._down.respond(head, b"" if self.head.method == b"HEAD" else body, True)
+        self._down.respond(head, body, True)
 
     # From upstream
 

@@ -283,3 +283,14 @@ async def test_a_tcp_session_that_is_refused_says_why_at_both_sides(grid: Any) -
     far = await until_logged(grid, "d1")
     assert (far["flag"], far["policy"]) == ("UAEX", "db/no")
     assert (await until_logged(grid, "near"))["flag"] is not None
+
+
+async def test_the_body_that_an_answer_to_head_leaves_out_is_not_counted(grid: Any) -> None:
+    grid.apply()  # no endpoint: the proxy answers by itself
+    client = await grid.connect()
+    client.send(b"HEAD / HTTP/1.1\r\nHost: api\r\n\r\n")
+    assert (await client.response(method="HEAD")).status == 503
+    line = await one(grid, "near")
+    assert (line["flag"], line["response_bytes"]) == ("UH", 0)
+    said = await client.get("/")
+    assert (await logged(grid, "near"))[1]["response_bytes"] == len(said.body) > 0
