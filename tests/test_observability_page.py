@@ -4,21 +4,16 @@ What they tell is found by making them, not by reading their sources.
 """
 
 import ast
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from families import proxy_tally
 
 from meshctl.signer.measures import Measures
 from proxy.core import access_format
 from proxy.core.exposition import Tally
-from proxy.core.metrics import Metrics
-from proxy.model.names import HostName, ServiceName, TrustDomain
-from proxy.model.settings import Address, Consul, HealthCheck, Settings, Workload
-from proxy.model.settings import Metrics as Scraped
-from proxy.net import server
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "observability.md").read_text()
@@ -60,39 +55,7 @@ def names(cell: str) -> list[str]:
 @pytest.fixture(scope="module")
 def families() -> Tally:
     """Of a proxy with everything that a proxy can have, and of a signer."""
-    counted = Metrics()
-    place = Address(host="127.0.0.1", port=1)
-    settings = Settings(
-        host=HostName("one"),
-        trust_domain=TrustDomain("mesh.test"),
-        advertise="127.0.0.1",
-        release="r",
-        admin=place,
-        inbound=place,
-        metrics=Scraped(listen=place, sources=("127.0.0.1/32",)),
-        consul=Consul(url="http://127.0.0.1:1"),
-        state_dir="/nowhere",
-        trust_bundle="/nowhere",
-        signers=(place,),
-        workloads=(
-            Workload(
-                service=ServiceName("web"),
-                protocol="http",
-                version="v1",
-                app=place,
-                health=HealthCheck(),
-                allow=(),
-            ),
-        ),
-    )
-
-    async def make() -> None:
-        server.Server(settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "Metrics", lambda: counted)
-        asyncio.run(make())
-    return [*counted.tally(), *Measures().metrics.tally()]
+    return [*proxy_tally(), *Measures().metrics.tally()]
 
 
 def told_labels(cell: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from meshctl.apply.asked import ask
 from meshctl.errors import MeshError, RemoteFailure, Unreachable
 from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host
+from meshctl.telemetry.tasks import end
 from meshctl.transport import Connector
 from proxy.core.backoff import Backoff
 from proxy.core.stats import Stats
@@ -179,9 +180,7 @@ async def collecting(
     try:
         yield collector
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from meshctl.facts.request import layout_of, uses_systemd
 from meshctl.inventory.model import Host
 from meshctl.layout import PROXY_UNIT
 from meshctl.telemetry.lines import Line, Reorder, from_journal, from_text, merged
+from meshctl.telemetry.tasks import end, raise_failed
 from meshctl.transport import Connector
 from proxy.model.names import HostName
 
@@ -176,9 +177,7 @@ async def following(
     try:
         yield _in_order(queue, tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _in_order(
@@ -191,9 +190,7 @@ async def _in_order(
                 name, line = await queue.get()
                 order.push(name, line, line.at, time.monotonic())
         except TimeoutError:
-            for task in tasks:
-                if task.done() and not task.cancelled() and (error := task.exception()):
-                    raise error from None
+            raise_failed(tasks)
         for line in order.due(time.monotonic()):
             yield line
 

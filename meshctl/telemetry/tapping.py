@@ -17,6 +17,7 @@ from meshctl.facts.request import admin_query
 from meshctl.inventory.model import Host
 from meshctl.telemetry.lines import Reorder, moment
 from meshctl.telemetry.plain import plain
+from meshctl.telemetry.tasks import end, raise_failed
 from meshctl.transport import Connector
 from proxy.core.backoff import TokenBucket
 from proxy.model.codec import Malformed, decode
@@ -143,7 +144,7 @@ async def tap(
                 else:
                     yield event
             except TimeoutError:
-                _raise_failed(tasks)
+                raise_failed(tasks)
             now = time.monotonic()
             for seen in order.due(now) if now < ends else order.rest():
                 if not bucket.try_take(now):
@@ -159,9 +160,7 @@ async def tap(
         if held:
             yield Held(held)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _watch(
@@ -211,10 +210,3 @@ def _read(host: HostName, data: bytes) -> Ended:
             f"{host}: what its proxy tells cannot be read: {error}",
             hint="it is of another release: meshctl deploy",
         ) from error
-
-
-def _raise_failed(tasks: "Iterable[asyncio.Task[None]]") -> None:
-    """A mistake of ours in a task is not waited for until the end of the time."""
-    for task in tasks:
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            raise error

@@ -65,5 +65,8 @@ SENTENCE: dict[Flag, str] = {
 }
 """Lower case, without a full stop: a subject may be put in front, a detail behind."""
 
+FINE = frozenset(("", Flag.FAULT_DELAY.value))
+"""Of a call that went as its caller wanted, if its status did: a delay is not a failure."""
+
 FLAG_HEADER = b"x-mesh-flag"
 """Only believed from a peer proxy over mTLS; dropped when it comes from an application."""

@@ -21,7 +21,7 @@ from proxy.core.metrics import (
 )
 from proxy.http.exchange import Exchange
 from proxy.model.endpoint import Endpoint
-from proxy.model.flags import Flag
+from proxy.model.flags import FINE
 from proxy.model.telemetry import Telemetry as Choice
 from proxy.net.recent import Recent
 from proxy.net.telemetry import Log, Telemetry
@@ -38,7 +38,6 @@ _LABELS = (
     "connection_security_policy",
 )
 _SERIES_OF_ONE_REPORTER = 200
-_GOOD_FLAGS = ("", Flag.FAULT_DELAY.value)
 
 
 class DataPlaneMetrics:
@@ -408,4 +407,4 @@ class TcpSeries:
 
 def is_failure(status: int, flag: str) -> bool:
     """Whether a request did not go well, for whoever wanted its answer."""
-    return status >= 500 or not status or flag not in _GOOD_FLAGS
+    return status >= 500 or not status or flag not in FINE

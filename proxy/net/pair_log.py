@@ -9,7 +9,7 @@ from proxy.core.access_entry import MAX_PATH_CHARS, Entry
 from proxy.core.access_line import Printer
 from proxy.http.exchange import Exchange
 from proxy.model.endpoint import Endpoint
-from proxy.model.flags import Flag
+from proxy.model.flags import FINE
 from proxy.model.telemetry import AccessLog
 
 MAX_WAITING: Final = 4096
@@ -21,7 +21,6 @@ _ID: Final = b"x-request-id: "
 _TRACE: Final = b"traceparent: "
 _MAX_LINES: Final = 300
 """Bytes: no caller decides how much memory its request takes here."""
-_FINE: Final = frozenset(("", Flag.FAULT_DELAY.value))
 _ALL: Final = 1 << 32
 """Above every CRC."""
 _getrandbits = random.Random().getrandbits  # noqa: S311  # a share of the sessions; nothing secret
@@ -59,7 +58,7 @@ class PairLog:
     def __call__(self, exchange: Exchange, now: float) -> None:
         """HOT. ``exchange`` is finished, and not kept; ``now``: monotonic seconds."""
         status, flag = exchange.status, exchange.flag
-        is_bad = status >= 500 or not status or flag not in _FINE
+        is_bad = status >= 500 or not status or flag not in FINE
         below = self._below
         if not is_bad and not below and not (self._slow_s and self._is_slow(exchange, now)):
             return

@@ -4,19 +4,16 @@ Order: on PATH; a release archive the caller names, with its published SHA-256; 
 package, which exists in the bullseye suite only (``package``).
 """
 
-import argparse
 import hashlib
-import os
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit.command import LabError, Unavailable, run, say
+from labkit.fetching import command
 from labkit.package import unpacked
-from labkit.place import cache_home
 from labkit.record import locked
 
 SUITE = "bullseye"
@@ -91,27 +88,11 @@ def _proved(binary: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the path; exit 1 when it failed, 3 when this machine has no way to get one."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/fetch-consul",
-        description="Print the path of a real consul binary, fetching one if need be.",
-        epilog=f"Tried in turn: PATH; {ARCHIVE} with {CHECKSUM}; Debian's package.",
+    """As ``fetching.command``."""
+    return command(
+        "fetch-consul",
+        "Print the path of a real consul binary, fetching one if need be.",
+        f"Tried in turn: PATH; {ARCHIVE} with {CHECKSUM}; Debian's package.",
+        fetch,
+        arguments,
     )
-    parser.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        default=cache_home() / "tools",
-        help="where to keep it (default: %(default)s)",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        print(fetch(given.directory.absolute(), os.environ))
-    except LabError as error:
-        print(f"fetch-consul: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"fetch-consul: {error}", file=sys.stderr)
-        return 1
-    return 0

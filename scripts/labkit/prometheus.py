@@ -4,17 +4,14 @@ Debian's package cannot since bookworm (2.33.5+ds1-4: "Disable Consul SD"), so t
 is taken, unpacked and not installed (``package``); a release archive's binary on PATH comes first.
 """
 
-import argparse
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit.command import LabError, Unavailable, run, say
+from labkit.fetching import command
 from labkit.package import unpacked
-from labkit.place import cache_home
 from labkit.record import locked
 
 SUITE = "bullseye"
@@ -69,27 +66,11 @@ def _asks_consul(folder: Path, directory: Path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the folder; exit 1 when it failed, 3 when this machine has no way to get one."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/fetch-prometheus",
-        description="Print a folder with a prometheus and a promtool that can ask Consul.",
-        epilog="Tried in turn: PATH; Debian's package of an older suite, unpacked.",
+    """As ``fetching.command``."""
+    return command(
+        "fetch-prometheus",
+        "Print a folder with a prometheus and a promtool that can ask Consul.",
+        "Tried in turn: PATH; Debian's package of an older suite, unpacked.",
+        fetch,
+        arguments,
     )
-    parser.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        default=cache_home() / "tools",
-        help="where to keep it (default: %(default)s)",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        print(fetch(given.directory.absolute(), os.environ))
-    except LabError as error:
-        print(f"fetch-prometheus: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"fetch-prometheus: {error}", file=sys.stderr)
-        return 1
-    return 0

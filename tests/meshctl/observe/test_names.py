@@ -1,6 +1,5 @@
 """Rules and dashboards ask for nothing that a proxy does not expose."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import promtool
 import pytest
+from families import proxy_tally
 
 from meshctl.observe.alerting import Objectives
 from meshctl.observe.alerts import alerts
@@ -15,12 +15,6 @@ from meshctl.observe.grafana import DASHBOARDS, files
 from meshctl.observe.recording import groups, recordings
 from meshctl.observe.terms import TARGET_LABELS
 from meshctl.observe.yamltext import quoted
-from proxy.core.metrics import Metrics
-from proxy.model.names import HostName, ServiceName, TrustDomain
-from proxy.model.settings import Address, Consul, HealthCheck, Settings, Workload
-from proxy.model.settings import Metrics as Placement
-from proxy.net import server
-from proxy.net.server import Server
 
 SCRAPE = {"job", "instance", *TARGET_LABELS}
 PROMETHEUS: dict[str, set[str]] = {
@@ -41,40 +35,8 @@ _GROUPED = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
     """Metrics of a whole proxy, histograms by their parts, with their labels."""
-    captured = Metrics()
-    local = Address(host="127.0.0.1", port=1)
-    settings = Settings(
-        host=HostName("one"),
-        trust_domain=TrustDomain("mesh.test"),
-        advertise="127.0.0.1",
-        release="r",
-        admin=local,
-        inbound=local,
-        metrics=Placement(listen=local, sources=("127.0.0.1/32",)),
-        consul=Consul(url="http://127.0.0.1:1"),
-        state_dir="/nowhere",
-        trust_bundle="/nowhere",
-        signers=(local,),
-        workloads=(
-            Workload(
-                service=ServiceName("web"),
-                protocol="http",
-                version="v1",
-                app=local,
-                health=HealthCheck(),
-                allow=(),
-            ),
-        ),
-    )
-
-    async def make() -> None:
-        Server(settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "Metrics", lambda: captured)
-        asyncio.run(make())
     found: dict[str, set[str]] = {}
-    for family in captured.tally():
+    for family in proxy_tally():
         labels = set(family.label_names) | SCRAPE
         if family.kind == "histogram":
             found[f"{family.name}_bucket"] = labels | {"le"}
