@@ -18,8 +18,8 @@ from rich.console import Console
 
 from meshctl.cli.top import screen
 from meshctl.cli.traffic_view import By, Sort
-from meshctl.dashboard.wire import document
 from meshctl.telemetry.rates import view
+from meshctl.telemetry.view import document
 from proxy.core.stats import Stats
 from proxy.model.codec import decode, encode
 
