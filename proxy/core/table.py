@@ -222,7 +222,7 @@ def _endpoints(
 
 def _hosts(workload: Workload, domain: TrustDomain) -> Iterator[tuple[bytes, UpstreamKey]]:
     for upstream in workload.upstreams:
-        if upstream.protocol == "http":
+        if upstream.protocol != "tcp":
             key = upstream_key(workload.service, upstream)
             yield upstream.service.encode(), key
             yield f"{upstream.service}{HOST_SUFFIX}".encode(), key

@@ -10,7 +10,9 @@ from typing import Literal
 from proxy.model.codec import Value
 from proxy.model.names import HostName, ServiceName, TrustDomain
 
-Protocol = Literal["http", "tcp"]
+Protocol = Literal["http", "http2", "grpc", "tcp"]
+"""What the application of a service speaks: HTTP/1.1; HTTP/2 with prior knowledge; the same with
+gRPC in it; anything. Its callers may speak either version of HTTP to any of the first three."""
 
 MAX_WORKERS = 64
 """Each costs its own memory and connections; more than the cores of a host are of no use."""

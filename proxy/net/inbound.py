@@ -357,7 +357,7 @@ class InboundListener:
             raise PeerRefused("identity", str(error)) from error
         ledger = self._ledger
         route = workload.route
-        if route.protocol == "http":
+        if route.protocol != "tcp":
             session = InboundSession(workload, caller, spiffe_id(self._domain, caller))
             if connection.selected_alpn_protocol() == ALPN:
                 return StreamsServer(ledger, session)

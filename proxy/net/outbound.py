@@ -185,7 +185,7 @@ class OutboundService:
 
     @property
     def is_http(self) -> bool:
-        return self.route.protocol == "http"
+        return self.route.protocol != "tcp"
 
     def admit(self) -> asyncio.Protocol:
         """The protocol of one more connection from the workload."""

@@ -72,7 +72,7 @@ class PlaintextListener:
 
     def accept(self) -> asyncio.Protocol:
         ledger, workload = self._ledger, self._workload
-        is_http = workload.route.protocol == "http"
+        is_http = workload.route.protocol != "tcp"
         if ledger.is_flooded or (ledger.is_full and not is_http):
             self._metrics.overloads.labels("destination").value += 1
             return Closed()

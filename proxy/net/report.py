@@ -287,7 +287,7 @@ class Gauges:
 
 def _way_to(workload: Workload, upstream: Upstream) -> str:
     """The address that leads to it: its own, or the one that it shares; empty: a route alone."""
-    at = upstream.listen or (workload.outbound if upstream.protocol == "http" else None)
+    at = upstream.listen or (workload.outbound if upstream.protocol != "tcp" else None)
     return f"{at.host}:{at.port}" if at else ""
 
 
