@@ -17,7 +17,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "proxy.model": (set(), {"msgspec"}),
     "proxy.core": ({"proxy.model"}, set()),
     "proxy.core.routing.regex": ({"proxy.model"}, {"re2"}),
-    "proxy.http": ({"proxy.model", "proxy.core"}, {"httptools", "uvloop"}),
+    "proxy.http": ({"proxy.model", "proxy.core"}, {"httptools", "jh2", "uvloop"}),
     "proxy.net": ({"proxy"}, {"httptools", "uvloop", "msgspec"}),
     "proxy.net.signatures": ({"proxy"}, {"jwt"}),
     "proxy.__main__": ({"proxy"}, {"uvloop"}),
@@ -159,7 +159,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "meshctl.apply": ({"proxy.model", "proxy.core", "meshctl"}, {"msgspec"}),
     "meshctl.dashboard": ({"proxy.model", "proxy.core", "meshctl"}, {"aiohttp", "msgspec"}),
     # Text for others' programs: pure.
-    "meshctl.observe": ({"proxy.model", "meshctl.durations", "meshctl.inventory.model"}, set()),
+    "meshctl.observe": (
+        {"proxy.model", "proxy.core.grpc", "meshctl.durations", "meshctl.inventory.model"},
+        set(),
+    ),
     "meshctl.cli": (
         {"proxy.model", "proxy.core", "meshctl"},
         {"typer", "rich", "click", "msgspec"},

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "observability.md").read_text()
 CALLS = (
     *("reporter", "source_workload", "source_principal", "destination_workload"),
-    *("destination_service", "request_protocol", "response_code", "response_flags"),
+    *("destination_service", "request_protocol", "response_code", "grpc_response_status"),
+    "response_flags",
     "connection_security_policy",
 )
 SHORT = {"calls": CALLS, "pair": ("source_workload", "destination_service")}

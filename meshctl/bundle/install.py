@@ -17,7 +17,7 @@ WAIT_S = 60.0
 """For an installation that a cut connection left running."""
 
 PROBES: dict[Kind, tuple[str, ...]] = {
-    "proxy": ("proxy", "uvloop", "httptools", "msgspec", "re2", "cryptography.x509"),
+    "proxy": ("proxy", "uvloop", "httptools", "jh2._hazmat", "msgspec", "re2", "cryptography.x509"),
     "signer": ("meshctl.signer.service", "meshctl.signer.keys"),
 }
 """Imported once on the host before a release counts as complete."""

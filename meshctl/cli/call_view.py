@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from meshctl.telemetry.edges import FAILED_CALLS
 from meshctl.telemetry.plain import plain
+from proxy.core import grpc
 
 _MIB = 2**20
 _WIDE = 120
@@ -41,11 +43,14 @@ class Call:
     """In words, or what denied it."""
     request_id: str
     trace_id: str
+    grpc_status: str = ""
+    """In digits; empty: it was no gRPC call, or its end told none."""
 
     @property
     def is_bad(self) -> bool:
         is_answered = self.is_tcp or 0 < self.status < 500
-        return not is_answered or self.flag not in ("", "-", "DI")
+        has_failed = self.flag not in ("", "-", "DI") or self.grpc_status in FAILED_CALLS
+        return not is_answered or has_failed
 
 
 def is_wide(console: Console) -> bool:
@@ -72,6 +77,8 @@ def render(call: Call, *, has_ids: bool = True) -> Text:
         line.append(f"{plain(call.method)} {plain(call.path)}  ")
         status = str(call.status) if call.status else "no answer"
         line.append(f"{status}{' ' + _flag(call) if _flag(call) else ''}", style=style)
+        if call.grpc_status not in ("", "0"):
+            line.append(f" {_grpc(call.grpc_status)}", style=style or "yellow")
         line.append(f"  {duration(call.duration_ms)}")
     if call.endpoint:
         line.append(f"  {plain(call.endpoint)}", style="dim")
@@ -126,7 +133,16 @@ def from_access(at: str, host: str, fields: Mapping[str, Any]) -> Call:
         why=f"denied by {denied}" if denied else _text(fields, "reason"),
         request_id=_text(fields, "request_id"),
         trace_id=_text(fields, "trace_id"),
+        grpc_status=_digits(fields, "grpc_status"),
     )
+
+
+def _grpc(status: str) -> str:
+    """As gRPC's own tools write it."""
+    try:
+        return grpc.Status(int(status)).name
+    except ValueError:
+        return f"grpc {plain(status, 10)}"
 
 
 def _flag(call: Call) -> str:
@@ -136,6 +152,11 @@ def _flag(call: Call) -> str:
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     return value if isinstance(value, str) and value != "-" else ""
+
+
+def _digits(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def _number(fields: Mapping[str, Any], name: str) -> float:

@@ -43,10 +43,11 @@ def explain_command(
         str | None, typer.Argument(metavar="DST", help="The called service.")
     ] = None,
     method: Annotated[
-        str | None, typer.Argument(metavar="METHOD", help="With PATH: one request.")
+        str | None, typer.Argument(metavar="METHOD", help="With PATH: one request. grpc: a call.")
     ] = None,
     path: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="As on the wire, with its query.")
+        str | None,
+        typer.Argument(metavar="PATH", help="With its query. After grpc: SERVICE/METHOD."),
     ] = None,
     *,
     headers: Annotated[
@@ -215,7 +216,22 @@ def _request(method: str | None, path: str | None, headers: list[str]) -> Reques
         if not colon or not name.strip():
             raise _wrong("-H", f"{each!r} is not a header", "write it as 'name: value'")
         fields.append((name.strip(), value.strip()))
+    if method.lower() == "grpc":
+        return _grpc_call(path, fields)
     return Request(method=method, target=path, fields=tuple(fields))
+
+
+def _grpc_call(path: str, fields: list[tuple[str, str]]) -> Request:
+    """``pkg.Greeter/SayHello``, with the slash in front or without."""
+    names = path.removeprefix("/")
+    service, slash, method = names.partition("/")
+    if not (service and slash and method) or "/" in method:
+        hint = "meshctl explain SRC DST grpc orders.v1.Orders/GetOrder"
+        raise _wrong("PATH", f"{path!r} is not a gRPC method", hint)
+    given = {name.lower() for name, _ in fields}
+    added = (("content-type", "application/grpc"), ("te", "trailers"))
+    own = tuple(each for each in added if each[0] not in given)
+    return Request(method="POST", target=f"/{names}", fields=(*own, *fields))
 
 
 def _claims(text: str | None) -> dict[str, Any] | None:

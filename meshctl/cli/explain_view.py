@@ -29,7 +29,13 @@ _STYLE = {
 }
 _MARK = {"holds": "yes", "does not hold": "no", "depends": "?"}
 _MAX_PASSED_OVER = 20
-_ALWAYS = ("timeouts.connect", "timeouts.request", "retries.attempts", "load_balancing.algorithm")
+_ALWAYS = (
+    "timeouts.connect",
+    "timeouts.request",
+    "timeouts.grpc",
+    "retries.attempts",
+    "load_balancing.algorithm",
+)
 """Settings that are shown even if nobody has set them."""
 
 
@@ -40,7 +46,7 @@ def show(told: Explanation, source: str) -> None:
     console.out.print(
         f"[bold]{escape(subject)}[/]{asked}  [dim]{told.protocol}, {escape(source)}[/]"
     )
-    console.out.print(f"[{_STYLE[told.outcome]}]{told.outcome}[/]: {escape(told.why)}")
+    console.out.print(f"[{_STYLE[told.outcome]}]{told.outcome}[/]: {escape(told.why)}{_grpc(told)}")
     if told.ways:
         _title("how it is called")
         for way in told.ways:
@@ -54,12 +60,17 @@ def show(told: Explanation, source: str) -> None:
         _branch(told, branch, shown)
 
 
+def _grpc(told: Explanation) -> str:
+    return f"; the client gets {told.grpc_status}" if told.grpc_status else ""
+
+
 def _faults(faults: tuple[FaultSeen, ...]) -> None:
     if faults:
         _title("faults on purpose, first of all")
     for each in faults:
         does = [f"{durations.show(each.delay_s)} later"] if each.delay_s else []
         does += [f"status {each.abort_status}"] if each.abort_status else []
+        does += [f"{each.grpc_status} for gRPC"] if each.grpc_status else []
         share = f"{each.percent:g} % of requests" if each.percent < 100 else "every request"
         what = f"{each.name}: {share} get {', '.join(does) or 'nothing'}, until {each.until}"
         _line(what, each.at, each.depends_on and f"if {each.depends_on}")

@@ -198,6 +198,7 @@ def _call(seen: SeenRequest) -> call_view.Call:
         why=f"denied by {seen.policy}" if seen.policy else seen.reason,
         request_id=seen.id,
         trace_id=seen.trace_id,
+        grpc_status=seen.grpc_status,
     )
 
 

@@ -24,6 +24,8 @@ from proxy.model.settings import HealthCheck
 
 K = TypeVar("K")
 
+HEALTH_KINDS = ("http", "grpc", "tcp")
+
 LEAST_LIFE_BY_HAND_S = 7 * 86400.0
 """A week: `meshctl check` begins to warn that long before an identity ends."""
 
@@ -247,7 +249,9 @@ def _check_services(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -
                 )
     for host in hosts:
         for service in services_of(host):
+            protocol = service.plain("protocol", inherited)
             _check_health(service.get("health"), inherited_health, findings)
+            _check_asked(service, protocol, inherited_health, findings)
             _check_upstreams(service, set(protocols), findings)
     _check_health(inherited_health, None, findings)
 
@@ -255,9 +259,12 @@ def _check_services(root: Entry, hosts: tuple[Entry, ...], findings: Findings) -
 def _check_health(own: Entry | None, inherited: Entry | None, findings: Findings) -> None:
     if own is None:
         return
-    if "http" in own and "tcp" in own:
-        at = own["tcp"]
-        findings.add(at.path, at.line, "both http and tcp are given", "keep one of the two")
+    kinds = [kind for kind in HEALTH_KINDS if kind in own]
+    if len(kinds) > 1:
+        at = own[kinds[-1]]
+        both = "both " if len(kinds) == 2 else ""
+        why = f"{both}{' and '.join(kinds)} are given"
+        findings.add(at.path, at.line, why, f"keep one of the {len(kinds)}")
     times = {"interval": HealthCheck().interval_s}
     for entry in (inherited, own):
         given = {} if entry is None else entry.value
@@ -272,6 +279,26 @@ def _check_health(own: Entry | None, inherited: Entry | None, findings: Findings
             f"{show(times['interval'])}",
             "make the timeout shorter than the interval",
         )
+
+
+def _check_asked(
+    service: Entry, protocol: str, inherited: Entry | None, findings: Findings
+) -> None:
+    own = service.get("health")
+    if protocol != "http":
+        return  # Of tcp nothing is known that would forbid it.
+    for health in (own, inherited):
+        if health is None or not any(kind in health for kind in HEALTH_KINDS):
+            continue
+        if "grpc" in health:
+            at = service if health is inherited else health["grpc"]
+            findings.add(
+                at.path,
+                at.line,
+                "it is asked by gRPC, which is HTTP/2, but speaks http, which is HTTP/1.1",
+                "use 'health: {http: /path}', or 'protocol: grpc'",
+            )
+        return
 
 
 def _check_upstreams(service: Entry, known: set[str], findings: Findings) -> None:

@@ -1,5 +1,7 @@
 """Every key that ``inventory.yaml`` may have: the one table behind parser and JSON Schema."""
 
+from itertools import combinations
+
 from meshctl.inventory import words
 from meshctl.inventory.model import (
     Become,
@@ -24,6 +26,7 @@ from meshctl.inventory.shape import (
     Schema,
     Shape,
     Size,
+    TrueOr,
     closest,
 )
 from meshctl.yamltree import MappingNode, Node, ScalarNode, join
@@ -144,7 +147,18 @@ METRICS = Record(
 HEALTH = Record(
     (
         Key("http", words.URL_PATH, "A path that answers 2xx or 3xx while the service is well."),
-        Key("tcp", Exactly(True, "write 'tcp: true', or 'http: /path'"), "Connecting is enough."),
+        Key(
+            "grpc",
+            TrueOr(words.GRPC_SERVICE),
+            "It is well while grpc.health.v1.Health/Check says SERVING: true for the server as a "
+            "whole, or the name of one of its services.",
+        ),
+        Key(
+            "tcp",
+            Exactly(True, "write 'tcp: true', or 'http: /path', or 'grpc: true'"),
+            "Connecting is enough; what is asked without any of the three, also with protocol "
+            "grpc: not every gRPC server has a health service.",
+        ),
         Key("interval", Duration(0.1, 3600), "Time between two checks.", default="5s"),
         Key(
             "timeout",
@@ -159,14 +173,18 @@ HEALTH = Record(
             default=2,
         ),
     ),
-    rules=({"not": {"required": ["http", "tcp"]}},),
+    rules=tuple(
+        {"not": {"required": list(pair)}} for pair in combinations(("http", "grpc", "tcp"), 2)
+    ),
 )
 
 _SERVICE_DEFAULTS = (
     Key(
         "protocol",
-        Choice(("http", "tcp")),
-        "What the service speaks; the same on all hosts.",
+        Choice(("http", "http2", "grpc", "tcp")),
+        "What the application speaks, the same on all hosts: HTTP/1.1, HTTP/2 (with prior "
+        "knowledge), gRPC, or anything. Callers may speak either version of HTTP to the first "
+        "three.",
         default="tcp",
     ),
     Key("address", words.APP_ADDRESS, "Where it listens on its host.", default="127.0.0.1"),
@@ -190,8 +208,9 @@ SERVICE = Record(
         Key(
             "outbound_port",
             NumberOr(PROXY_PORT, "none"),
-            "One loopback port for all its http upstreams, told apart by Host; or none. By default "
-            "15001 for the only service with http upstreams on a host, if the port is free.",
+            "One loopback port for all its upstreams but those that speak tcp, told apart by "
+            "Host; or none. By default 15001 for the only service with such on a host, if the "
+            "port is free.",
         ),
         Key(
             "weight",

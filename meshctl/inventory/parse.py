@@ -206,9 +206,9 @@ class _Builder:
 
     def _health(self, own: Entry | None) -> HealthCheck:
         inherited, mine = _plain(self._defaults_health()), _plain(own)
-        if "http" in mine or "tcp" in mine:
-            inherited.pop("http", None)
-            inherited.pop("tcp", None)
+        if any(kind in mine for kind in checks.HEALTH_KINDS):
+            for kind in checks.HEALTH_KINDS:
+                inherited.pop(kind, None)
         given = inherited | mine
         for key in ("interval", "timeout"):
             if key in given:
@@ -219,6 +219,8 @@ class _Builder:
         given.pop("tcp", None)
         if "http" in given:
             return HealthCheck(kind="http", path=given.pop("http"), **given)
+        if "grpc" in given:
+            return HealthCheck(kind="grpc", grpc_service=given.pop("grpc"), **given)
         return HealthCheck(kind="tcp", **given)
 
     def _defaults_health(self) -> Entry | None:

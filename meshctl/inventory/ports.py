@@ -93,8 +93,10 @@ def outbound_ports(root: Entry) -> dict[str, int | None]:
 
 
 def has_http_upstreams(service: Entry, protocols: dict[str, str]) -> bool:
+    """Of any version: whatever a Host can tell apart."""
     return any(
-        protocols.get(upstream.plain("service", "")) == "http" for upstream in upstreams_of(service)
+        protocols.get(upstream.plain("service", ""), "tcp") != "tcp"
+        for upstream in upstreams_of(service)
     )
 
 

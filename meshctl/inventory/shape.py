@@ -248,6 +248,22 @@ class Exactly(Shape):
 
 
 @dataclass(frozen=True)
+class TrueOr(Shape):
+    """``true``, which is read as an empty text, or a text."""
+
+    text: Text
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        value = node.value if isinstance(node, ScalarNode) else None
+        if value is True:
+            return Entry("", path, node.line)
+        return self.text.read(node, path, findings)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"const": True}, self.text.schema()]}
+
+
+@dataclass(frozen=True)
 class ListOf(Shape):
     item: Shape
     least: int = 0

@@ -26,7 +26,7 @@ hosts:
     services:
       - name: web
         port: 8080      # where the application listens, on 127.0.0.1
-        protocol: http  # http or tcp
+        protocol: http  # http, http2, grpc or tcp
         health: {http: /}
         upstreams:
           - api: 9001   # web reaches api at 127.0.0.1:9001; nobody else may call it

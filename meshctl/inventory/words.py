@@ -24,6 +24,8 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 _DATACENTER = re.compile(r"[a-z0-9_-]{1,64}")  # Consul's own rule, lower case since 1.10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _PATH = re.compile(r"/[!-~]*")
+# Any name may be registered with a health service; those of services have dots and letters.
+_GRPC_SERVICE = re.compile(r"[!-~]{1,256}")
 
 
 def _named(parse: Callable[[str], T], rule: str) -> Callable[[str], T]:
@@ -195,5 +197,8 @@ VERSION = _matching(_VERSION, "a version", "letters, digits and any of . _ + -, 
 LABEL_KEY = _matching(_LABEL_KEY, "a label's name", "letters, digits and any of . _ / -")
 DATACENTER = _matching(
     _DATACENTER, "a datacenter's name", "lower-case letters, digits, '_' and '-'"
+)
+GRPC_SERVICE = _matching(
+    _GRPC_SERVICE, "the name of a gRPC service", "a name such as orders.v1.Orders, or true"
 )
 URL_PATH = _matching(_PATH, "a path of a URL", "a path that begins with /, such as /healthz")

@@ -7,7 +7,16 @@ from, what was done.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshctl.observe.terms import ANSWERED, BLAMELESS, EDGE, SERVICE, SOURCE, requests, share
+from meshctl.observe.terms import (
+    ANSWERED,
+    BLAMELESS,
+    EDGE,
+    FAILED,
+    SERVICE,
+    SOURCE,
+    requests,
+    share,
+)
 
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 ERROR_WINDOWS = ("5m", "30m", "1h", "6h")
@@ -67,7 +76,8 @@ def _services() -> Iterator[Recording]:
         rate = f"service:istio_requests:rate{window}"
         if window != "5m":
             yield _recording(rate, SERVICE, f"sum by ({SERVICE}) ({requests(window)})")
-        failed = requests(window, 'response_code=~"5..|0"', f'response_flags!~"{BLAMELESS}"')
+        blamed = f'response_flags!~"{BLAMELESS}"'
+        failed = " or ".join(requests(window, each, blamed) for each in FAILED)
         yield _recording(
             f"service:istio_requests_errors:ratio_rate{window}",
             SERVICE,

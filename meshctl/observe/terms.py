@@ -1,5 +1,7 @@
 """The words that rules and dashboards are made of: labels, selectors, and what counts as failed."""
 
+from proxy.core import grpc
+
 JOB = "mesh"
 """Of the scrape job; what ``up`` and every alert is told apart by."""
 
@@ -14,8 +16,12 @@ SOURCE = 'reporter="source"'
 OUTSIDE = 'reporter="destination",connection_security_policy="none"'
 """Callers outside of the mesh, whom only the called side sees."""
 
-ANSWERED = 'response_code!~"5..|0",response_flags=~"-|DI"'
-"""As `meshctl top` counts success: no 5xx, an answer at all, and not one that a proxy made."""
+FAILED_CALLS = "|".join(str(int(each)) for each in grpc.Status if grpc.is_failure(each))
+ANSWERED = f'response_code!~"5..|0",response_flags=~"-|DI",grpc_response_status!~"{FAILED_CALLS}"'
+"""As `meshctl top` counts success: no 5xx, an answer at all, not one that a proxy made, and of gRPC
+no status that says that the service has failed."""
+FAILED = 'response_code=~"5..|0"', f'grpc_response_status=~"{FAILED_CALLS}"'
+"""One of these."""
 BLAMELESS = "UAEX|RL|DC"
 """Refused by policy, over a rate limit, given up by the caller: of the caller's own doing. They
 are not successes, and no reason to wake the owner of the service."""

@@ -57,6 +57,8 @@ def parts_of(match: Match) -> Iterator[Match]:
         yield Match(sources=match.sources)
     if match.path is not None:
         yield Match(path=match.path)
+    if match.grpc is not None:
+        yield Match(grpc=match.grpc)
     if match.methods:
         yield Match(methods=match.methods)
     if match.authorities:
@@ -71,7 +73,7 @@ def found(part: Match, head: Head, caller: ServiceName) -> str:
     """What the request has where ``part`` looks."""
     if part.sources:
         return caller
-    if part.path is not None:
+    if part.asked_path is not None:
         return _shown(path_of(head.target))
     if part.methods:
         return _shown(head.method)

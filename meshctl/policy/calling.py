@@ -7,7 +7,7 @@ These may stand in the defaults as well as under a service.
 from typing import get_args
 
 from meshctl.policy.matching import HASH_ON, METHOD, PATH
-from meshctl.policy.pieces import Bytes, Many, Number, Percent, Time, Truth, Word
+from meshctl.policy.pieces import Bytes, Many, Number, Percent, Time, TrueOr, Truth, Word
 from meshctl.policy.section import Field, Given, Section, Whole
 from meshctl.policy.telemetry import ACCESS_LOG, TRACING
 from proxy.core.soundness.numbers import RANGES, Range
@@ -39,8 +39,17 @@ REQUEST = Field(
     field="request_s",
     shape=Time(_TIMEOUTS["request_s"]),
     about="From the last byte of the request to the last of the response, all tries together; "
-    "0: none.",
+    "0: none. Not for gRPC, whose calls may be streams: see `grpc`.",
     source="Envoy",
+)
+
+GRPC = Field(
+    key="grpc",
+    field="grpc_s",
+    shape=Time(_TIMEOUTS["grpc_s"]),
+    about="The most that a gRPC call may take, a stream included; a shorter `grpc-timeout` of the "
+    "caller's holds. 0: as long as the caller allows.",
+    source="ours: nothing cuts a stream that its caller wants",
 )
 
 TIMEOUTS = Section(
@@ -58,6 +67,7 @@ TIMEOUTS = Section(
         ),
         PER_TRY,
         REQUEST,
+        GRPC,
         Field(
             key="stream_idle",
             field="stream_idle_s",
@@ -98,11 +108,14 @@ RETRIES = Section(
             key="on",
             shape=Many(Word(get_args(RetryOn)), may_be_empty=True),
             about="After what. `connect-failure`: no connection. `refused`: the peer's proxy "
-            "refused it before the application. `reset-reused`: a kept connection was closed "
+            "refused it before the application, or the application's HTTP/2 says that it has not "
+            "begun with it. `reset-reused`: a kept connection was closed "
             "before the first byte. The others repeat what the application may have seen, so only "
             "for `methods`: `reset` (the connection ended before the head of the answer), "
             "`per-try-timeout`, `gateway-error` (502, 503, 504), `5xx`, `retriable-4xx` (409), "
-            "`statuses` (those listed).",
+            "`statuses` (those listed). For gRPC, whatever the method: `cancelled`, "
+            "`deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`: a call that "
+            "ended so before its first message came back.",
             source="stricter than Istio, whose defaults can repeat work",
         ),
         Field(
@@ -290,9 +303,17 @@ OUTLIER_DETECTION = Section(
 
 
 def _with_kind(given: Given) -> Given:
+    """Also undoes what the defaults say of another kind."""
+    nothing = {"path": ActiveHealth().path, "grpc_service": "", "statuses": ()}
     if given.pop("kind", None):
-        return given | {"kind": "tcp", "path": ActiveHealth().path, "statuses": ()}
-    return given | {"kind": "http"} if "path" in given else given
+        return nothing | given | {"kind": "tcp", "statuses": ()}
+    if "grpc_service" in given:
+        return nothing | given | {"kind": "grpc"}
+    return given | {"kind": "http", "grpc_service": ""} if "path" in given else given
+
+
+_ASKED_BY = {"http": ("grpc", "tcp"), "grpc": ("http", "tcp"), "tcp": ("http", "grpc")}
+"""By the kind of a check the keys that say nothing of it."""
 
 
 HEALTH_CHECK = Section(
@@ -303,15 +324,22 @@ HEALTH_CHECK = Section(
     "under a service undoes the defaults' check.",
     may_be_empty=True,
     off="off",
-    at_most_one_of=("http", "tcp"),
+    at_most_one_of=("http", "grpc", "tcp"),
     adapt=_with_kind,
-    hidden=lambda health: ("tcp",) if health.kind == "http" else ("http",),
+    hidden=lambda health: _ASKED_BY[health.kind],
     fields=(
         Field(
             key="http",
             field="path",
             shape=PATH,
             about="A GET of this path is answered with one of `statuses`.",
+        ),
+        Field(
+            key="grpc",
+            field="grpc_service",
+            shape=TrueOr("name"),
+            about="Instead of `http`: `grpc.health.v1.Health/Check` answers `SERVING` for the gRPC "
+            "service of this name, or with `true` for the server as a whole.",
         ),
         Field(
             key="tcp",

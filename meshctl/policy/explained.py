@@ -63,6 +63,8 @@ class FaultSeen:
     delay_s: float
     abort_status: int
     """0: no abort."""
+    grpc_status: str = ""
+    """What gRPC calls get instead; empty: what the abort means to them."""
     until: str
     depends_on: str
     """The conditions, where there is no request to judge."""
@@ -203,6 +205,8 @@ class Explanation:
     outcome: Outcome
     why: str
     """One sentence."""
+    grpc_status: str = ""
+    """Of a gRPC call that a proxy answers: ``PERMISSION_DENIED``; else empty."""
     ways: tuple[Way, ...]
     faults: tuple[FaultSeen, ...]
     passed_over: tuple[PassedOver, ...]

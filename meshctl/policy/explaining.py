@@ -29,10 +29,10 @@ from meshctl.policy.leading import destinations, led_to
 from meshctl.policy.origins import in_force
 from meshctl.policy.requests import InvalidRequest, RequestHead
 from meshctl.policy.routing import ROUTE
-from meshctl.policy.verdict import of_branches, refused
+from meshctl.policy.verdict import grpc_status, of_branches, refused
 from meshctl.policy.world import CompiledWorld
+from proxy.core.deadline import HEADER, tighten
 from proxy.core.deadline import parse as parse_deadline
-from proxy.core.deadline import tighten
 from proxy.core.routing import CompiledRoute
 from proxy.core.table import OutboundRoute
 from proxy.model.names import HostName, ServiceName
@@ -41,8 +41,10 @@ from proxy.model.policy import Route
 _CHANGES = ("rewrite", "request_headers", "response_headers")
 _OF_HTTP = ("timeouts", "retries", "access_log", "tracing")
 _NOT_OF_TCP = tuple(
-    f"timeouts.{key}" for key in ("per_try", "request", "connection_idle", "pool_idle")
+    f"timeouts.{key}" for key in ("per_try", "request", "grpc", "connection_idle", "pool_idle")
 )
+_DEADLINES = {"timeouts.request": "request_s", "timeouts.grpc": "grpc_s"}
+_HEADER = HEADER.decode()
 _NO_CLIENT = b"127.0.0.1"
 
 
@@ -121,8 +123,18 @@ class _Call:
         else:
             faults = tuple(self._faults())
             branches = tuple(map(self._branch, self._possible()))
-        verdict = of_branches(self._service, branches, faults, has_request=self._head is not None)
+        verdict = of_branches(
+            self._service,
+            branches,
+            faults,
+            has_request=self._head is not None,
+            is_grpc=self._is_grpc,
+        )
         return self._made(verdict, faults, passed_over, branches)
+
+    @property
+    def _is_grpc(self) -> bool:
+        return self._head is not None and self._head.is_grpc
 
     def _made(
         self,
@@ -138,6 +150,7 @@ class _Call:
             request=_shown(self._request),
             outcome=verdict[0],
             why=verdict[1],
+            grpc_status=grpc_status(verdict[0], branches, faults) if self._is_grpc else "",
             ways=self._ways,
             faults=faults,
             passed_over=passed_over,
@@ -218,6 +231,7 @@ class _Call:
                 percent=fault.percent,
                 delay_s=fault.delay_s,
                 abort_status=fault.abort_status,
+                grpc_status=fault.grpc_status or "",
                 until=until.isoformat().replace("+00:00", "Z"),
                 depends_on="" if head else asked.text,
             )
@@ -315,22 +329,32 @@ class _Call:
         keys = ("timeouts", "access_log") if self._is_tcp else _OF_HTTP
         route = None if compiled is None else (compiled.index, compiled.route)
         for each in in_force(keys, self._service, self._of.policy, self._of.places, route):
-            if self._is_tcp and each.key in _NOT_OF_TCP:
+            if (self._is_tcp and each.key in _NOT_OF_TCP) or each.key in self._beside_the_point:
                 continue
             yield each
-            if each.key == "timeouts.request" and self._head and self._head.timeout_ms:
+            if each.key in _DEADLINES and self._head and self._head.timeout_ms:
+                field = _DEADLINES[each.key]
                 changed = None if compiled is None else compiled.route.timeouts
-                own_s = self._of.policy.of(self._service).timeouts.request_s
-                if changed is not None and changed.request_s is not None:
-                    own_s = changed.request_s
+                own_s = getattr(self._of.policy.of(self._service).timeouts, field)
+                if changed is not None and getattr(changed, field) is not None:
+                    own_s = getattr(changed, field)
                 asked_s = tighten(own_s, parse_deadline(self._head.timeout_ms))
                 if asked_s != own_s:
                     yield Setting(
                         key=each.key,
                         value=durations.show(asked_s),
-                        origin="the request's x-mesh-timeout-ms",
+                        origin=f"the request's {'grpc-timeout' if self._is_grpc else _HEADER}",
                         at="",
                     )
+
+    @property
+    def _beside_the_point(self) -> tuple[str, ...]:
+        """Settings that are for the other kind of request."""
+        if self._is_grpc:
+            return ("timeouts.request",)
+        if self._head is not None or self._route.protocol == "http":
+            return ("timeouts.grpc",)
+        return ()
 
     def _path(self, index: int) -> str:
         return f"services.{self._service}.routes[{index}]"

@@ -3,7 +3,7 @@
 from meshctl.policy.pieces import Many, Text, Time, Truth
 from meshctl.policy.section import Field, Section, Table, Whole
 from proxy.core.soundness.numbers import RANGES
-from proxy.model.routing import HashOn, Match, PathMatch, TextMatch
+from proxy.model.routing import GrpcMatch, HashOn, Match, PathMatch, TextMatch
 
 SERVICE = Text("service", "^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$")
 CALLER = Text("service or `*`", rf"^(\*|{SERVICE.pattern.strip('^$')})$")
@@ -11,6 +11,7 @@ NAME = Text("name", "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 PATH = Text("path", "^/")
 METHOD = Text("method", "^[A-Z][A-Z0-9_-]*$")
 HEADER = Text("header name", "^[!#$%&'*+.^_`|~0-9a-z-]+$")
+_GRPC_NAME = "^[A-Za-z_][A-Za-z0-9_.-]*$"
 REGEX = Text("regular expression")
 
 TEXT_MATCH = Section(
@@ -55,12 +56,39 @@ PATH_MATCH = Section(
     ),
 )
 
+GRPC_MATCH = Section(
+    title="grpc_match",
+    struct=GrpcMatch,
+    about="A gRPC call by its names, which is a condition on the path: `/service/method`. Letters "
+    "keep their case. A text alone is the service.",
+    short="service",
+    fields=(
+        Field(
+            key="service",
+            shape=Text("gRPC service", _GRPC_NAME),
+            about="With its package: `orders.v1.Orders`.",
+            is_required=True,
+        ),
+        Field(
+            key="method",
+            shape=Text("gRPC method", _GRPC_NAME),
+            about="One of its methods: `GetOrder`. Without it: all of them.",
+        ),
+    ),
+)
+
 MATCH = Section(
     title="match",
     struct=Match,
     about="Which requests are meant: those that meet all of the conditions. Without any: all.",
+    at_most_one_of=("path", "grpc"),
     fields=(
         Field(key="path", shape=Whole(section=PATH_MATCH), about="The path."),
+        Field(
+            key="grpc",
+            shape=Whole(section=GRPC_MATCH),
+            about="A gRPC service, or one of its methods; instead of `path`.",
+        ),
         Field(key="methods", shape=Many(METHOD), about="The method is one of these."),
         Field(
             key="headers",

@@ -291,6 +291,34 @@ class Truth(Piece):
 
 
 @dataclass(frozen=True)
+class TrueOr(Piece):
+    """``true``, which is read as an empty text, or a text."""
+
+    what: str
+    empty = "true"
+
+    @property
+    def kind(self) -> str:
+        return f"`true`, or {self.what}"
+
+    def read(self, node: Node, path: str, findings: Findings) -> Entry | None:
+        value = node.value if isinstance(node, ScalarNode) else None
+        if value is True:
+            return Entry("", path, node.line)
+        if isinstance(value, str) and value:
+            return Entry(value, path, node.line)
+        hint = f"write true, or a {self.what}"
+        findings.add(path, node.line, f"{described(node)}, neither true nor a {self.what}", hint)
+        return None
+
+    def show(self, value: Any) -> str:
+        return super().show(value) if value else self.empty
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"const": True}, {"type": "string", "minLength": 1}]}
+
+
+@dataclass(frozen=True)
 class Moment(Piece):
     """A point in time with its zone, as datetime in UTC."""
 

@@ -1,6 +1,6 @@
 """Keys of a route: where requests go, and what is changed on the way."""
 
-from meshctl.policy.calling import PER_TRY, REQUEST, RETRIES
+from meshctl.policy.calling import GRPC, PER_TRY, REQUEST, RETRIES
 from meshctl.policy.matching import HASH_ON, HEADER, MATCH, NAME, PATH, SERVICE
 from meshctl.policy.pieces import Many, Number, Percent, Status, Text, Time, Word
 from meshctl.policy.section import Field, Section, Table, Whole
@@ -162,6 +162,12 @@ ROUTE_TIMEOUTS = Section(
             field="request_s",
             shape=Time(RANGES[RouteTimeouts]["request_s"]),
             about=REQUEST.about,
+        ),
+        Field(
+            key="grpc",
+            field="grpc_s",
+            shape=Time(RANGES[RouteTimeouts]["grpc_s"]),
+            about=GRPC.about,
         ),
     ),
 )

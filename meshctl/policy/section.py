@@ -6,6 +6,7 @@ the display of differences follow from them.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import msgspec
@@ -131,6 +132,8 @@ class Section(Piece):
 
     def default(self, field: Field) -> str:
         """As it would be written; empty: there is none."""
+        if self.may_be_empty and field.key in self.hidden(self.struct()):
+            return ""
         default = next(
             f.default for f in msgspec.structs.fields(self.struct) if f.name == field.name
         )
@@ -163,7 +166,8 @@ class Section(Piece):
         if self.one_of:
             made["oneOf"] = [{"required": [key]} for key in self.one_of]
         elif self.at_most_one_of:
-            made["not"] = {"required": list(self.at_most_one_of)}
+            pairs = [{"required": list(pair)} for pair in combinations(self.at_most_one_of, 2)]
+            made["not"] = pairs[0] if len(pairs) == 1 else {"anyOf": pairs}
         others: list[Schema] = []
         if self.short:
             others.append(self[self.short].shape.schema())

@@ -1,5 +1,7 @@
 """Keys of one service, of the defaults, and of the whole file."""
 
+from typing import get_args
+
 from meshctl.policy.calling import CALLING
 from meshctl.policy.matching import CALLER, MATCH, NAME, SERVICE
 from meshctl.policy.pieces import Many, Moment, Number, Percent, Text, Time, Truth, Word
@@ -9,7 +11,7 @@ from meshctl.policy.tokens import TOKEN_RULE
 from proxy.core.soundness.numbers import RANGES
 from proxy.model.authorization import Intention
 from proxy.model.policy import ServicePolicy
-from proxy.model.resilience import Failover, Fault, RateLimit
+from proxy.model.resilience import Failover, Fault, GrpcError, RateLimit
 
 VERSION = 1
 
@@ -92,6 +94,12 @@ FAULT = Section(
             about="The proxy answers with this status, after the delay if there is one; 0: it "
             "does not.",
             source="ours",
+        ),
+        Field(
+            key="grpc_status",
+            shape=Word(get_args(GrpcError)),
+            about="What a gRPC call is answered with, instead of `abort`. Without it: with what "
+            "`abort` means to gRPC.",
         ),
         Field(key="match", shape=Whole(section=MATCH), about="Which requests. Without it: all."),
     ),

@@ -83,6 +83,21 @@ def check_surroundings(
             )
         if known.protocol == "tcp":
             yield from _http_only(path, own, text)
+    yield from _asked_by_grpc(policy, around)
+
+
+def _asked_by_grpc(policy: Policy, around: Surroundings) -> Iterator[Finding]:
+    """Each service that could not answer its health check, by the defaults or its own."""
+    for name, known in around.services.items():
+        health = policy.of(name).health_check
+        if health is None or health.kind != "grpc" or known.protocol != "http":
+            continue
+        written = policy.services.get(name)
+        is_own = written is not None and written.health_check != policy.defaults.health_check
+        path = f"services.{name}" if is_own else "defaults"
+        message = f"{name} speaks http, which is HTTP/1.1, and gRPC is not asked over that"
+        hint = f"use http, or give {name} 'protocol: grpc' in the inventory"
+        yield _at(f"{path}.health_check.grpc", message, hint)
 
 
 def _leads(
@@ -138,9 +153,11 @@ def _lead(
     if known is None:
         yield _unknown(f"{path}.service", target, around)
         return
-    if known.protocol != around.services[name].protocol:
-        message = f"{target} speaks {known.protocol}, {name} {around.services[name].protocol}"
-        yield _at(f"{path}.service", message, "name a service with the same protocol")
+    own = around.services[name].protocol
+    if (known.protocol == "tcp") is not (own == "tcp"):
+        wanted = "tcp" if own == "tcp" else "http, http2 or grpc"
+        message = f"{target} speaks {known.protocol}, {name} {own}"
+        yield _at(f"{path}.service", message, f"name a service that speaks {wanted}")
     if target == name:
         return
     lacking = sorted(c for c in callers if target not in around.services[c].upstreams)
@@ -165,8 +182,10 @@ _HTTP_ROUTE = (
 )
 _HTTP_KEYS = (
     *("timeouts.per_try", "timeouts.request", "timeouts.connection_idle", "timeouts.pool_idle"),
+    "timeouts.grpc",
     *("retries.statuses", "retries.methods", "retries.body_limit", "limits.pending"),
     *("load_balancing.hash_on.header", "load_balancing.hash_on.cookie", "health_check.http"),
+    "health_check.grpc",
     *("rate_limits", "faults", "tracing"),
 )
 _TCP_RETRIES = frozenset(("connect-failure", "refused"))
@@ -185,7 +204,7 @@ def _http_only(path: str, own: ServicePolicy, text: Text) -> Iterator[Finding]:
         hint = "remove it, or give the service 'protocol: http' in the inventory"
         if each.endswith(".rate_limits"):
             hint = "remove it; a limit for tcp is limits.new_connections_per_s"
-        yield _at(each, "it is for http, and the service speaks tcp", hint)
+        yield _at(each, "it is for http, http2 and grpc, and the service speaks tcp", hint)
 
 
 def _http_route(path: str, route: Route) -> Iterator[str]:

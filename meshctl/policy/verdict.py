@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from meshctl.policy.explained import Branch, Destination, FaultSeen, Judgement, Outcome
 from proxy.core.authorization import Reason
+from proxy.core.grpc import Status, status_of_refusal
 from proxy.model.names import ServiceName
 
 Verdict = tuple[Outcome, str]
@@ -19,9 +20,12 @@ def of_branches(
     faults: tuple[FaultSeen, ...],
     *,
     has_request: bool,
+    is_grpc: bool = False,
 ) -> Verdict:
     """``asked``: the upstream that was called, whatever its routes make of it."""
     certain = next((f for f in faults if f.percent >= 100 and not f.depends_on), None)
+    if is_grpc and certain is not None and certain.grpc_status:
+        return Outcome.ANSWERED, f"the fault {certain.name!r} answers {certain.grpc_status}"
     if has_request and certain is not None and certain.abort_status:
         return Outcome.ANSWERED, f"the fault {certain.name!r} answers {certain.abort_status}"
     found = list(dict.fromkeys(each for branch in branches for each in _of_branch(asked, branch)))
@@ -33,6 +37,26 @@ def of_branches(
     if has_request or all(not branch.conditions for branch in branches):
         return Outcome.DEPENDS, "it depends on which destination it gets"
     return Outcome.DEPENDS, "it depends on the request"
+
+
+def grpc_status(
+    outcome: Outcome, branches: tuple[Branch, ...], faults: tuple[FaultSeen, ...]
+) -> str:
+    """What a gRPC client gets where a proxy answers for certain; else empty."""
+    match outcome:
+        case Outcome.DENIED:
+            policies = {judged.policy for branch in branches for judged in branch.judgements}
+            is_token = any(policy.endswith(f"/{Reason.TOKEN}") for policy in policies)
+            return (Status.UNAUTHENTICATED if is_token else Status.PERMISSION_DENIED).name
+        case Outcome.ANSWERED:
+            fault = next((f for f in faults if f.percent >= 100 and not f.depends_on), None)
+            if fault is None:
+                return ""
+            return fault.grpc_status or status_of_refusal(b"FI", fault.abort_status).name
+        case Outcome.REFUSED if branches:  # no endpoint is known
+            return Status.UNAVAILABLE.name
+        case _:
+            return ""
 
 
 def _of_branch(asked: ServiceName, branch: Branch) -> Iterator[Verdict]:

@@ -49,6 +49,11 @@ class Difference:
             added = _added(old.get(values), figures) if self.window_s > 0 else None
             yield pick(values), added, figures
 
+    def has(self, name: str, label: str) -> bool:
+        """Whether the proxy knows the family, and that it has the label."""
+        family = self._families.get(name)
+        return family is not None and label in family.label_names
+
     def bounds(self, name: str) -> tuple[float, ...]:
         """Of a histogram's buckets."""
         family = self._families.get(name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from meshctl.telemetry.counting import Requests
 from meshctl.telemetry.difference import Difference
 from meshctl.telemetry.view import Edge, Security, Sessions
+from proxy.core import grpc
 
 UNKNOWN = "unknown"
 """What the proxies call who is outside the mesh."""
@@ -18,12 +19,16 @@ Pair = tuple[str, str]
 
 _PAIR = ("reporter", "source_workload", "destination_service")
 _ENDED = (*_PAIR, "response_code", "response_flags", "connection_security_policy")
+_GRPC = "grpc_response_status"
+FAILED_CALLS = frozenset(str(int(each)) for each in grpc.Status if grpc.is_failure(each))
+"""Statuses of gRPC that say so, in digits."""
 _SESSION = (*_PAIR, "response_flags", "connection_security_policy")
 
 
-def is_failure(status: str, flag: str) -> bool:
-    """``flag`` ``-``: none. Status 0: the caller had gone, or was cut off."""
-    if flag not in ("-", "", DELAYED):
+def is_failure(status: str, flag: str, grpc_status: str = "") -> bool:
+    """``flag`` ``-``: none. Status 0: the caller had gone, or was cut off. ``grpc_status`` in
+    digits; empty: it was no gRPC, or its end told none."""
+    if flag not in ("-", "", DELAYED) or grpc_status in FAILED_CALLS:
         return True
     return not (len(status) == 3 and "1" <= status[0] <= "4")
 
@@ -133,8 +138,10 @@ class Edges:
         return self.edge(caller, service, protocol)
 
     def _add_requests(self, host: Difference) -> None:
-        for labels, added, _ in host.moved("istio_requests_total", _ENDED):
-            reporter, caller, service, code, flag, security = labels
+        name = "istio_requests_total"
+        knows_grpc = host.has(name, _GRPC)  # a proxy of an earlier release has no such label
+        for labels, added, _ in host.moved(name, (*_ENDED, _GRPC) if knows_grpc else _ENDED):
+            reporter, caller, service, code, flag, security, *more = labels
             edge = self.edge(caller, service, "http")
             side = edge.side(reporter)
             edge.words_ever.add(security)
@@ -142,7 +149,7 @@ class Edges:
                 continue
             edge.words_now.add(security)
             number = int(added[0])
-            side.requests.count(number, host.window_s, is_failure=is_failure(code, flag))
+            side.requests.count(number, host.window_s, is_failure=is_failure(code, flag, *more))
             side.codes[code] += number
             if flag not in ("-", ""):
                 side.flags[flag] += number

@@ -185,7 +185,7 @@ def _short(node: Node) -> str:
 
 
 def _second(node: Node) -> str:
-    return ", ".join(filter(None, ("tcp" if node.protocol == "tcp" else "", node.note)))
+    return ", ".join(filter(None, (words.protocol(node.protocol), node.note)))
 
 
 def _classes(link: Link) -> tuple[tuple[str, bool], ...]:

@@ -60,9 +60,9 @@ def _below(
 
 def _name(nodes: Mapping[str, Node], service: str, protocol: str) -> str:
     node = nodes.get(service)
-    is_tcp = (protocol or (node.protocol if node is not None else "")) == "tcp"
     note = f" ({node.note})" if node is not None and node.note else ""
-    return f"{plain(service, 100)}{' [tcp]' if is_tcp else ''}{note}"
+    said = words.protocol(protocol or (node.protocol if node is not None else ""))
+    return f"{plain(service, 100)}{f' [{said}]' if said else ''}{note}"
 
 
 def _said(link: Link) -> str:
@@ -85,7 +85,7 @@ def dot(graph: Graph) -> str:
         '  edge [fontname="sans-serif", fontsize=10];',
     ]
     for node in graph.nodes:
-        label = [node.service, *(["tcp"] if node.protocol == "tcp" else []), node.note]
+        label = [node.service, words.protocol(node.protocol), node.note]
         lines.append(f"  {_quoted(node.service)} [label={_quoted(*filter(None, label))}];")
     for link in graph.links:
         lines.append(

@@ -5,6 +5,7 @@ hosts need not have been asked at the same moment.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from meshctl.telemetry.counting import Requests
 from meshctl.telemetry.difference import Difference
@@ -63,7 +64,7 @@ def view(
         at=at,
         window_s=max((host.window_s for host in differences), default=0.0) if before else 0.0,
         services=tuple(_services(rows, edges.joined, endpoints, protocols or {})),
-        edges=rows,
+        edges=tuple(_as_declared(row, protocols or {}) for row in rows),
         routes=tuple(_routes(differences)),
         endpoints=endpoints,
         hosts=tuple(sorted(hosts, key=lambda row: row.host)),
@@ -119,6 +120,14 @@ def _services(
             endpoints=len(used.get(service, {})),
             available=sum(used.get(service, {}).values()),
         )
+
+
+def _as_declared(edge: Edge, protocols: Mapping[str, str]) -> Edge:
+    """What is counted as HTTP is called what the called service speaks."""
+    declared = protocols.get(edge.service, edge.protocol)
+    if "tcp" in (edge.protocol, declared):
+        return edge  # Counted as the one and declared the other: a change is on its way.
+    return replace(edge, protocol=declared)
 
 
 def _sum(sessions: Sequence[Sessions]) -> Sessions | None:

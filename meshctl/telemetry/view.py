@@ -53,7 +53,8 @@ class Edge:
     service: str
     """As it was called; ``unknown``: a Host that is no upstream."""
     protocol: str
-    """``http`` or ``tcp``."""
+    """``http`` or ``tcp``, as it was counted; for the former what the service speaks, if that is
+    known: ``http``, ``http2`` or ``grpc``."""
     security: Security
     seen_by: tuple[str, ...]
     """``source``, ``destination``: who reports it."""

@@ -74,6 +74,11 @@ def retries(actual_per_s: float, signals: Signals | None) -> str:
     return f"+{more:.1f}%" if more < 10 else f"+{more:.0f}%"
 
 
+def protocol(spoken: str) -> str:
+    """Beside a service's name; plain HTTP, which most speak, goes without saying."""
+    return "" if spoken == "http" else spoken
+
+
 def is_failing(edge: Edge | None) -> bool:
     if edge is None:
         return False

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from proxy.core.outcome import Outcome
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import SENTENCE, Flag
 
@@ -15,16 +16,18 @@ MAX_POLICY_CHARS: Final = 200
 ID: Final = len(b"x-request-id: ")
 TRACE: Final = len(b"traceparent: 00-")
 TRACE_END: Final = TRACE + 32
+MAX_ID_LINE: Final = ID + 2 * MAX_ID_CHARS
+TRACE_LINE: Final = TRACE_END + len(b"-0123456789abcdef-00")
+MAX_KEPT_BYTES: Final = 400
+"""Of id, trace and target together, before any is cut."""
 _SENTENCES: Final = {flag.value: sentence for flag, sentence in SENTENCE.items()}
 
 
 class Request(NamedTuple):
-    """What is kept of a request until its line is made. Times are seconds of one monotonic clock,
-    or lengths in seconds; bytes are as they went over the wire."""
+    """What is kept of a finished request. Times are seconds of one monotonic clock, or lengths in
+    seconds; bytes are of bodies."""
 
-    make: "Callable[[Entry, float], str]"
-    """Of the printer that makes its line."""
-    is_bad: bool
+    outcome: Outcome
     ended: float
     started: float
     headed: float
@@ -35,16 +38,10 @@ class Request(NamedTuple):
     """``x-request-id: …``; empty: refused before it was given one."""
     trace_line: bytes
     """``traceparent: …``; empty: none."""
-    method: bytes
     target: bytes
     """Perhaps cut already."""
-    authority: bytes | None
-    route: str
-    endpoint: Endpoint | None
-    attempts: int
-    status: int
-    """0: none was sent."""
-    flag: str
+    tried: tuple[Endpoint, ...]
+    """Before the outcome's own."""
     policy: str
     detail: str
     request_bytes: int
@@ -52,11 +49,10 @@ class Request(NamedTuple):
 
 
 class Session(NamedTuple):
-    """The same of a TCP session."""
+    """What is kept of a TCP session until its line is made."""
 
-    make: "Callable[[Entry, float], str]"
+    kind: Any
     """Of the printer that makes its line."""
-    is_bad: bool
     ended: float
     started: float
     connect_s: float
@@ -72,6 +68,11 @@ class Session(NamedTuple):
 
 Entry = tuple[Any, ...]
 """As it is kept: a plain tuple is made in a tenth of the time."""
+
+
+def cut(id_line: bytes, trace_line: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:
+    """No caller decides how much memory its request takes."""
+    return id_line[:MAX_ID_LINE], trace_line[:TRACE_LINE], target[:MAX_PATH_CHARS]
 
 
 def place(endpoint: Endpoint | None) -> str:
@@ -109,25 +110,26 @@ def trace_id_of(line: bytes) -> str:
 
 
 def _first_byte(entry: Request) -> str:
-    if not entry.status:
+    if not entry.outcome.status:
         return ""
     return milliseconds((entry.headed or entry.ended) - entry.started)
 
 
 # Empty: there is none.
 REQUEST_TEXTS: Final[dict[str, Callable[[Request], str]]] = {
-    "protocol": lambda _: "http",
+    "protocol": lambda e: e.outcome.protocol,
     "request_id": lambda e: request_id_of(e.id_line),
     "trace_id": lambda e: trace_id_of(e.trace_line),
-    "method": lambda e: e.method.decode("latin-1"),
-    "authority": lambda e: (e.authority or b"").decode("latin-1")[:MAX_AUTHORITY_CHARS],
+    "method": lambda e: e.outcome.method.decode("latin-1"),
+    "authority": lambda e: (e.outcome.authority or b"").decode("latin-1")[:MAX_AUTHORITY_CHARS],
     "path": lambda e: e.target.partition(b"?")[0].decode("latin-1")[:MAX_PATH_CHARS],
-    "route": lambda e: e.route,
-    "endpoint": lambda e: place(e.endpoint),
-    "attempts": lambda e: str(e.attempts),
-    "status": lambda e: str(e.status),
-    "flag": lambda e: e.flag,
-    "reason": lambda e: reason(e.status, e.flag, e.detail),
+    "route": lambda e: e.outcome.route,
+    "endpoint": lambda e: place(e.outcome.endpoint),
+    "attempts": lambda e: str(e.outcome.attempts),
+    "status": lambda e: str(e.outcome.status),
+    "grpc_status": lambda e: e.outcome.grpc_status,
+    "flag": lambda e: e.outcome.flag,
+    "reason": lambda e: reason(e.outcome.status, e.outcome.flag, e.detail),
     "policy": lambda e: e.policy[:MAX_POLICY_CHARS],
     "queue_ms": lambda e: milliseconds(e.queue_s),
     "connect_ms": lambda e: milliseconds(e.connect_s),

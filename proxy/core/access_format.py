@@ -15,7 +15,8 @@ BOTH: Final = (
 )
 """First in every line, in this order."""
 HTTP: Final = (
-    *("method", "authority", "route", "endpoint", "attempts", "status", "flag", "reason", "policy"),
+    *("method", "authority", "route", "endpoint", "attempts", "status"),
+    *("grpc_status", "flag", "reason", "policy"),
     *("path", "request_id", "trace_id", "queue_ms", "connect_ms", "first_byte_ms", "total_ms"),
     *("request_bytes", "response_bytes"),
 )

@@ -5,7 +5,7 @@ one pair of services is made once; texts from the network are cut, and quoted so
 always one line, and always valid JSON.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Final, TypeVar
@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from proxy.core.access_entry import (
     ID,
     MAX_AUTHORITY_CHARS,
+    MAX_ID_CHARS,
     MAX_PATH_CHARS,
     MAX_POLICY_CHARS,
     REQUEST_TEXTS,
@@ -29,22 +30,34 @@ from proxy.core.access_entry import (
     trace_id_of,
 )
 from proxy.core.access_format import Compiled
-from proxy.model.endpoint import Endpoint
+from proxy.core.outcome import Outcome
 
 MAX_LINE_BYTES: Final = 4000
 """Line feed included: less than what a pipe takes as a whole (PIPE_BUF)."""
 
 _KNOWN: Final = 1000
 """Texts kept, of one kind: the requests of a service look alike."""
-_OWN_ID: Final = ID + 32
-_IDS: Final = 64
-_NO_WAITS: Final = '"queue_ms":0,"connect_ms":0'
-_paths: dict[bytes, str] = {}
-"""Quoted."""
+_KNOWN_TIMES: Final = 4096
+_MAX_PLAIN_ID: Final = ID + MAX_ID_CHARS
+_PLAIN: Final = bytes(byte for byte in range(ord(" "), 127) if byte not in b'"\\')
+"""What stands in JSON as it is."""
+_TRACE_DIGITS: Final = 32
+_WAITS: Final = '","queue_ms":%s,"connect_ms":%s,"first_byte_ms":'
+_NO_WAITS: Final = (_WAITS % (0, 0)).encode("ascii")
+_MAX_PLAIN_START: Final = 2000
+_MAX_PLAIN_PATH: Final = 1000
+"""With these, no line that is made of them is too long."""
+_paths: dict[bytes, bytes] = {}
+"""By target. Quoted."""
+_times: dict[int, bytes] = {}
+"""By microseconds, in milliseconds."""
+_sizes: dict[tuple[int, int], bytes] = {}
+"""The end of a line, by what it tells of."""
 _TS_BYTES: Final = len("2026-01-01T00:00:00")
 
 
 E = TypeVar("E", Request, Session)
+K = TypeVar("K")
 
 
 class Stamps:
@@ -58,7 +71,10 @@ class Stamps:
 
     def of(self, epoch_s: float) -> str:
         """RFC 3339, UTC, milliseconds."""
-        moment = int(epoch_s * 1000)
+        return self.at(int(epoch_s * 1000))
+
+    def at(self, moment: int) -> str:
+        """The same of milliseconds."""
         if moment != self._moment:
             second, ms = divmod(moment, 1000)
             if second != self._second:
@@ -71,7 +87,7 @@ class Stamps:
 class Printer:
     """Of one pair of services as one side sees it."""
 
-    __slots__ = ("_format", "_known", "_pair", "_stamps", "_static")
+    __slots__ = ("_format", "_pair", "_static", "bad_session", "good_session", "stamps")
 
     def __init__(
         self,
@@ -86,7 +102,7 @@ class Printer:
         stamps: Stamps,
     ) -> None:
         """Identities empty: none. ``format`` None: JSON."""
-        self._stamps = stamps
+        self.stamps = stamps
         self._format = format
         self._static = {
             "log": "access",
@@ -99,77 +115,54 @@ class Printer:
         }
         pairs = (f'"{key}":{_json(value)}' for key, value in self._static.items())
         self._pair = ",".join(pairs)
-        self._known: dict[tuple[object, ...], tuple[str, Endpoint | None]] = {}
-        """``_what`` of requests that went well. By an endpoint's identity, which is found faster
-        than it is compared."""
+        self.good_session = SessionKind(self, is_failure=False)
+        self.bad_session = SessionKind(self, is_failure=True)
+
+    def prepare(self, outcome: Outcome) -> None:
+        """Before an entry of it is given to ``lines``."""
+        outcome.printer = self
+        if self._format is None and not outcome.is_failure:
+            start = f',{self._what(outcome)},"path":'.encode("ascii")
+            outcome.line_start = start if len(start) <= _MAX_PLAIN_START else b""
 
     def request(self, entry: Entry, since: float, *, is_cut: bool = False) -> str:
-        """``entry``: what a ``Request`` has, in its order. ``since``: the epoch of its clock, in
-        seconds. ASCII, with the line feed."""
+        """Of any request, as a line. ``entry``: what a ``Request`` has, in its order. ``since``:
+        the epoch of its clock, in seconds. ASCII, with the line feed."""
+        found = Request._make(entry)
         if self._format is not None:
-            return self._text(REQUEST_TEXTS, Request._make(entry), self._format, since)
-        (
-            _, is_bad, ended, started, headed, queue_s, connect_s, id_line, trace_line, method,
-            target, authority, route, endpoint, attempts, status, flag, policy, detail, received,
-            sent,
-        ) = entry  # fmt: skip
-        if is_bad:
-            what = self._what(
-                method, authority, route, endpoint, attempts, status, flag, policy, detail
-            )
-        else:
-            key = (method, authority, route, id(endpoint), attempts, status, flag)
-            known = self._known.get(key)
-            if known is not None:
-                what = known[0]
-            else:
-                what = self._what(method, authority, route, endpoint, attempts, status, flag)
-                if len(self._known) >= _KNOWN:
-                    self._known.clear()
-                self._known[key] = what, endpoint  # so that its id stays its own
-        if b"?" in target:
-            target = target.partition(b"?")[0]
-        path = _paths.get(target) or _remember(target)
-        ids = id_line[ID:] + trace_line[TRACE:TRACE_END]
-        if len(ids) == _IDS and len(id_line) == _OWN_ID and ids.isalnum():  # as the mesh makes them
-            text = ids.decode("latin-1")
-            both = f'"{text[:32]}","trace_id":"{text[32:]}"'
-        else:
-            own, trace = request_id_of(id_line), trace_id_of(trace_line)
-            both = f'{_json(own)},"trace_id":{_json(trace)}'
-        total = f"{(ended - started) * 1000:.3f}"
-        first = f"{(headed - started) * 1000:.3f}" if headed else total if status else "null"
-        waits = _NO_WAITS
-        if connect_s or queue_s:
-            waits = f'"queue_ms":{milliseconds(queue_s)},"connect_ms":{milliseconds(connect_s)}'
+            return self._text(REQUEST_TEXTS, found, self._format, since)
+        outcome = found.outcome
+        path = _quoted(found.target.partition(b"?")[0]).decode("ascii")
+        what = self._what(outcome, found.policy, found.detail, is_cut=is_cut)
+        own, trace = request_id_of(found.id_line), trace_id_of(found.trace_line)
+        total = f"{(found.ended - found.started) * 1000:.3f}"
+        first = f"{(found.headed - found.started) * 1000:.3f}" if found.headed else total
         line = (
-            f'{{"ts":"{self._stamps.of(ended + since)}",{what},"path":{path},"request_id":{both},'
-            f'{waits},"first_byte_ms":{first},"total_ms":{total},'
-            f'"request_bytes":{received},"response_bytes":{sent}}}\n'
+            f'{{"ts":"{self.stamps.of(found.ended + since)}",{what},"path":{path},'
+            f'"request_id":{_json(own)},"trace_id":{_json(trace)},'
+            f'"queue_ms":{milliseconds(found.queue_s)},'
+            f'"connect_ms":{milliseconds(found.connect_s)},'
+            f'"first_byte_ms":{first if outcome.status else "null"},"total_ms":{total},'
+            f'"request_bytes":{found.request_bytes},"response_bytes":{found.response_bytes}}}\n'
         )
         if len(line) > MAX_LINE_BYTES and not is_cut:
-            return self.request(_shortened(entry), since, is_cut=True)
+            return self.request(_shortened(found), since, is_cut=True)
         return line
 
     def _what(
-        self,
-        method: bytes,
-        authority: bytes | None,
-        route: str,
-        endpoint: Endpoint | None,
-        attempts: int,
-        status: int,
-        flag: str,
-        policy: str = "",
-        detail: str = "",
+        self, outcome: Outcome, policy: str = "", detail: str = "", *, is_cut: bool = False
     ) -> str:
         """The fields that many requests have in common."""
-        name = (authority or b"").decode("latin-1")[:MAX_AUTHORITY_CHARS]
+        name = "" if is_cut else (outcome.authority or b"").decode("latin-1")
+        if not outcome.is_failure:
+            policy = detail = ""
         return (
-            f'{self._pair},"protocol":"http","method":{_json(method.decode("latin-1"))},'
-            f'"authority":{_json(name)},"route":{_json(route)},'
-            f'"endpoint":{_json(place(endpoint))},"attempts":{attempts},"status":{status},'
-            f"{_ending(status, flag, policy, detail)}"
+            f'{self._pair},"protocol":{_json(outcome.protocol)},'
+            f'"method":{_json(outcome.method.decode("latin-1"))},'
+            f'"authority":{_json(name[:MAX_AUTHORITY_CHARS])},"route":{_json(outcome.route)},'
+            f'"endpoint":{_json(place(outcome.endpoint))},"attempts":{outcome.attempts},'
+            f'"status":{outcome.status},"grpc_status":{outcome.grpc_status or "null"},'
+            f"{_ending(outcome.status, outcome.flag, policy, detail)}"
         )
 
     def session(self, fields: Entry, since: float) -> str:
@@ -178,7 +171,7 @@ class Printer:
         if self._format is not None:
             return self._text(SESSION_TEXTS, entry, self._format, since)
         return (
-            f'{{"ts":"{self._stamps.of(entry.ended + since)}",{self._pair},"protocol":"tcp",'
+            f'{{"ts":"{self.stamps.of(entry.ended + since)}",{self._pair},"protocol":"tcp",'
             f'"endpoint":{_json(place(entry.endpoint))},"attempts":{entry.attempts},'
             f"{_ending(0, entry.flag, entry.policy, entry.detail)},"
             f'"connect_ms":{milliseconds(entry.connect_s)},'
@@ -194,25 +187,129 @@ class Printer:
             if (get := getters.get(name)) is not None:
                 values.append(get(entry) or "-")
             elif name == "ts":
-                values.append(self._stamps.of(entry.ended + since))
+                values.append(self.stamps.of(entry.ended + since))
             else:
                 values.append(self._static.get(name) or "-")
         return format.fill(values)[: MAX_LINE_BYTES - 1] + "\n"
 
 
-def _shortened(entry: Entry) -> Entry:
-    """For a line that would be too long, as each character of a text may take six."""
-    found = Request._make(entry)
-    return found._replace(
-        id_line=found.id_line[: ID + 32], target=found.target[:100], authority=None, detail=""
-    )
+class SessionKind:
+    """What an entry of a TCP session has in the place of a request's outcome."""
+
+    __slots__ = ("is_failure", "line_start", "printer")
+
+    def __init__(self, printer: Printer, *, is_failure: bool) -> None:
+        self.printer = printer
+        self.is_failure = is_failure
+        self.line_start = b""
 
 
-def _remember(path: bytes) -> str:
-    if len(_paths) >= _KNOWN:
-        _paths.clear()
-    text = _paths[path] = _quote(path.decode("latin-1")[:MAX_PATH_CHARS])
+def lines(entries: Sequence[Entry], since: float, stamps: Stamps) -> bytes:
+    """HOT. One line of each entry, of any printers; ``since`` as ``Printer.request`` has it."""
+    made = _plain_lines(entries, since, stamps)
+    if made is None:
+        made = "".join([_line(entry, since) for entry in entries]).encode("ascii")
+    return made
+
+
+def _plain_lines(entries: Sequence[Entry], since: float, stamps: Stamps) -> bytes | None:
+    """None: there are ids among them that may not stand in JSON as they are."""
+    pieces: list[bytes] = []
+    add = pieces.extend
+    ids: list[bytes] = []
+    traces: list[bytes] = []
+    times, sizes, paths = _times, _sizes, _paths
+    since_ms = since * 1000.0
+    before, stamp = -1, b""
+    for entry in entries:
+        start = entry[0].line_start
+        if not start:
+            pieces.append(_line(entry, since).encode("ascii"))
+            continue
+        (
+            _, ended, started, headed, queue_s, connect_s, id_line, trace_line, target,
+            _, _, _, received, sent,
+        ) = entry  # fmt: skip
+        path = paths.get(target) or _path(target)
+        if not id_line or not trace_line or not path or len(id_line) > _MAX_PLAIN_ID:
+            pieces.append(_line(entry, since).encode("ascii"))
+            continue
+        moment = int(ended * 1000.0 + since_ms)
+        if moment != before:
+            before, stamp = moment, b'{"ts":"%b"' % stamps.at(moment).encode("ascii")
+        us = int((ended - started) * 1e6)
+        total = first = times.get(us) or _time(us)
+        if headed:
+            us = int((headed - started) * 1e6)
+            first = times.get(us) or _time(us)
+        waits = _NO_WAITS if not queue_s and not connect_s else _waits(queue_s, connect_s)
+        size = received, sent
+        own, trace = id_line[ID:], trace_line[TRACE:TRACE_END]
+        ids.append(own)
+        traces.append(trace)
+        add((
+            stamp, start, path, b',"request_id":"', own, b'","trace_id":"', trace,
+            waits, first, b',"total_ms":', total, sizes.get(size) or _size(size),
+        ))  # fmt: skip
+    # All at once, as that costs next to nothing.
+    all_ids, all_traces = b"".join(ids), b"".join(traces)
+    if ids and not (
+        all_traces.isalnum()
+        and len(all_traces) == _TRACE_DIGITS * len(traces)
+        and (all_ids.isalnum() or not all_ids.translate(None, _PLAIN))
+        and all(ids)
+    ):
+        return None
+    return b"".join(pieces)
+
+
+def _line(entry: Entry, since: float) -> str:
+    printer: Printer = entry[0].printer
+    if isinstance(entry[0], SessionKind):
+        return printer.session(entry, since)
+    return printer.request(entry, since)
+
+
+def _path(target: bytes) -> bytes:
+    """As it stands in a line; empty: it is too long there to be remembered."""
+    path = target.partition(b"?")[0]
+    text = _paths.get(path)
+    if text is None:
+        text = _quoted(path)
+        if len(text) > _MAX_PLAIN_PATH:
+            return b""
+        _remember(_paths, path, text, _KNOWN)
     return text
+
+
+def _quoted(path: bytes) -> bytes:
+    return _quote(path.decode("latin-1")[:MAX_PATH_CHARS]).encode("ascii")
+
+
+def _time(us: int) -> bytes:
+    return _remember(_times, us, b"%d.%03d" % divmod(us, 1000), _KNOWN_TIMES)
+
+
+def _size(both: tuple[int, int]) -> bytes:
+    text = b',"request_bytes":%d,"response_bytes":%d}\n' % both
+    return _remember(_sizes, both, text, _KNOWN)
+
+
+def _waits(queue_s: float, connect_s: float) -> bytes:
+    text = _WAITS % (milliseconds(queue_s), milliseconds(connect_s))
+    return text.encode("ascii")
+
+
+def _remember(known: dict[K, bytes], key: K, text: bytes, most: int) -> bytes:
+    if len(known) >= most:
+        known.clear()
+    known[key] = text
+    return text
+
+
+def _shortened(entry: Request) -> Request:
+    """For a line that would be too long, as each character of a text may take six."""
+    return entry._replace(id_line=entry.id_line[: ID + 32], target=entry.target[:100], detail="")
 
 
 def _ending(status: int, flag: str, policy: str, detail: str) -> str:

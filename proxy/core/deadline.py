@@ -1,7 +1,11 @@
 """How long the caller still waits, told to the next hop, so that nobody works for nobody.
 
-A duration and not a time of day: the hosts' clocks need not agree.
+A duration and not a time of day: the hosts' clocks need not agree. Between proxies it has one
+form, for gRPC too; what an application says and gets in ``grpc-timeout`` is the same in
+milliseconds.
 """
+
+from proxy.core.grpc import parse_timeout, render_timeout
 
 HEADER = b"x-mesh-timeout-ms"
 """An application gets it too, and may pass it on with its own calls: it can only shorten."""
@@ -20,6 +24,18 @@ def parse(value: bytes) -> float | None:
     return max(1, int(value)) / 1000
 
 
+def merge_grpc(timeout_ms: bytes, grpc_timeout: bytes) -> bytes:
+    """The shorter of the two fields of a gRPC call, in the form of ours; ``timeout_ms``: empty if
+    there is none. What is no deadline is none."""
+    asked_s = parse_timeout(grpc_timeout)
+    if asked_s is None:
+        return timeout_ms
+    own_s = parse(timeout_ms)
+    if own_s is not None and own_s <= asked_s:
+        return timeout_ms
+    return b"%d" % min(_MAX_MS, int(asked_s * 1000))
+
+
 def tighten(own_s: float, asked_s: float | None) -> float:
     """The smaller of our own time-out (0: none) and what the caller still waits (None: no word)."""
     if asked_s is None:
@@ -30,3 +46,8 @@ def tighten(own_s: float, asked_s: float | None) -> float:
 def render(remaining_s: float) -> bytes:
     """The header line; rounded down, but at least 1 ms."""
     return b"x-mesh-timeout-ms: %d" % min(_MAX_MS, max(1, int(remaining_s * 1000)))
+
+
+def render_grpc(remaining_s: float) -> bytes:
+    """The same for a gRPC application."""
+    return b"grpc-timeout: " + render_timeout(remaining_s)

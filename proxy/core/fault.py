@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Generic, TypeVar
 
+from proxy.core.grpc import Status
 from proxy.core.matching import Matcher, compile_unless_any
 from proxy.model.names import ServiceName
 from proxy.model.resilience import Fault
@@ -27,6 +28,8 @@ class Injection:
     name: str
     delay_s: float
     abort_status: int
+    grpc_status: Status | None = None
+    """In place of ``abort_status``, for a gRPC call."""
 
 
 class FaultInjector(Generic[H]):
@@ -46,6 +49,7 @@ class FaultInjector(Generic[H]):
                     name=fault.name,
                     delay_s=min(max(fault.delay_s, 0.0), MAX_DELAY_S),
                     abort_status=fault.abort_status,
+                    grpc_status=Status[fault.grpc_status] if fault.grpc_status else None,
                 ),
             )
             for fault in faults

@@ -14,6 +14,7 @@ flag URX; every other failure keeps the flag of its cause.
 from enum import Enum, auto
 from random import Random
 
+from proxy.core.grpc import Status
 from proxy.model.resilience import Retries
 
 NEVER_REACHED = frozenset((b"UF", b"UH", b"UO", b"OM"))
@@ -23,6 +24,15 @@ _GATEWAY_ERRORS = frozenset((502, 503, 504))
 _SERVER_ERRORS = frozenset(range(500, 600))
 _RETRIABLE_4XX = frozenset((409,))
 """Envoy's ``retriable-4xx``."""
+
+_GRPC_STATUSES = {
+    "cancelled": Status.CANCELLED,
+    "deadline-exceeded": Status.DEADLINE_EXCEEDED,
+    "internal": Status.INTERNAL,
+    "resource-exhausted": Status.RESOURCE_EXHAUSTED,
+    "unavailable": Status.UNAVAILABLE,
+}
+"""Envoy's words."""
 
 MAX_TRIES = 10
 """Endpoints that one TCP session dials; its connect timeouts usually come first."""
@@ -38,6 +48,9 @@ class Failure(Enum):
     """TCP or TLS could not be established, or the peer refused our certificate."""
     REFUSED_BY_PEER = auto()
     """The peer's proxy answered 503 with a flag of ``NEVER_REACHED``."""
+    UNPROCESSED = auto()
+    """The server says that it has not begun with the request: RST_STREAM with REFUSED_STREAM, or
+    GOAWAY with a lower last stream (RFC 9113, section 8.7)."""
     RESET = auto()
     """The connection ended before the response was complete."""
     PROTOCOL = auto()
@@ -48,7 +61,7 @@ class Failure(Enum):
     """No response head in time, and the request as a whole has time left."""
 
 
-_AT_ONCE = frozenset((Failure.CONNECT, Failure.REFUSED_BY_PEER, Failure.RESET))
+_AT_ONCE = frozenset((Failure.CONNECT, Failure.REFUSED_BY_PEER, Failure.UNPROCESSED, Failure.RESET))
 
 
 class Verdict(Enum):
@@ -69,6 +82,7 @@ class CompiledRetries:
         "backoff_base_s",
         "backoff_max_s",
         "body_limit_bytes",
+        "grpc_statuses",
         "may_retry_connect",
         "may_retry_per_try_timeout",
         "may_retry_refused",
@@ -93,6 +107,11 @@ class CompiledRetries:
         self.attempts = retries.attempts
         self.methods = frozenset(method.encode("ascii") for method in retries.methods)
         self.statuses = statuses
+        self.grpc_statuses = frozenset(
+            status for word, status in _GRPC_STATUSES.items() if word in on
+        )
+        """Whatever the method: all calls of gRPC are POST, and who names a status names it for
+        calls that may be repeated."""
         self.may_retry_status = bool(statuses)
         """False: no answer is ever repeated, and ``decide_status`` need not be asked."""
         self.may_retry_connect = "connect-failure" in on
@@ -133,6 +152,8 @@ def decide(
             return Verdict.OTHER_ENDPOINT
         case Failure.REFUSED_BY_PEER if policy.may_retry_refused:
             return Verdict.OTHER_ENDPOINT
+        case Failure.UNPROCESSED if policy.may_retry_refused:
+            return Verdict.FRESH_CONNECTION
         case Failure.RESET if (
             policy.may_retry_reset or (is_reused and policy.may_retry_reset_reused)
         ) and method in policy.methods:
@@ -157,6 +178,16 @@ def decide_status(
     ):
         return Verdict.ANY_ENDPOINT
     return Verdict.GIVE_UP
+
+
+def decide_grpc(
+    policy: CompiledRetries, status: Status, *, tries: int, is_replayable: bool
+) -> Verdict:
+    """For a call that ended so before the first message came back, or whose try failed in a way
+    that its client would see as this status."""
+    if status not in policy.grpc_statuses or tries > policy.attempts or not is_replayable:
+        return Verdict.GIVE_UP
+    return Verdict.ANY_ENDPOINT
 
 
 def is_exhausted(policy: CompiledRetries, status: int, *, method: bytes, tries: int) -> bool:

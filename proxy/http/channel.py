@@ -9,10 +9,10 @@ import struct
 from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from proxy.http.downstream import WRITE_HIGH_BYTES, Wire
 from proxy.http.fields import ProtocolError
 from proxy.http.frames import GOAWAY, HEADER_BYTES, MAX_PAYLOAD, unpack_header
 from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
+from proxy.http.wire import WRITE_HIGH_BYTES, Wire
 
 MOST_WASTED: Final = 20_000
 """Frames between two sweeps, a second apart, that mean nothing any more. What is still under way

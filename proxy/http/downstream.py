@@ -8,48 +8,40 @@ A client that keeps the proxy waiting is closed (docs/decisions/0008).
 
 import asyncio
 import re
-import socket
-import struct
-from typing import Any, Protocol
+from typing import Any
 
 from proxy.http.chunked import ChunkedDecoder, encode_chunk, encode_end
 from proxy.http.exchange import Exchange, Handler
 from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
+from proxy.http.h2.frames import PREFACE
+from proxy.http.h2.server import Http2Server
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
 from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes, queued_bytes
 from proxy.http.reply import make_reply
+from proxy.http.tunnel import SWITCHING, grant, refused_switch
+from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 from proxy.model.flags import Flag
 
 LINGER_S = 2.0
 """How long a closed connection is still read, so that the last response is not lost to a
 reset (RFC 9112, section 9.6)."""
-WRITE_HIGH_BYTES = 64 * 1024
 _PIPELINE_BYTES = 64 * 1024
 _HELD_BODY_BYTES = 16 * 1024
 """A body of at most this length goes upstream in one piece: whoever sends it slowly then holds
 no connection there."""
 _LINGER_BYTES = 1024 * 1024
 
+_ENDLESS = 1 << 62
+"""In place of the bytes left of a body: a tunnel. Counted down like these, never reached."""
+
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _NO_TRAILERS: list[bytes] = []
 _LEAST_TAKEN_BYTES = int(PATIENCE_S * MIN_BYTES_PER_S)
+_NONE_YET = RequestHead(b"", b"", None, False)
+"""In place of a connection's current request before its first one."""
 _STATUS_OF = {"timeout": 408, "too_large": 431}
 """Of a refusal, by its reason; any other is 400."""
-
-
-class Wire(Protocol):
-    """A transport, of the loop's own or TLS over one."""
-
-    def write(self, data: bytes) -> None: ...
-    def write_eof(self) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-    def get_write_buffer_size(self) -> int: ...
-    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
 
 
 class DownstreamConnection(asyncio.Protocol):
@@ -93,7 +85,8 @@ class DownstreamConnection(asyncio.Protocol):
         """Received and not yet consumed."""
         self._scanned = 0
         self._exchange: Exchange | None = None
-        self._head: RequestHead | None = None
+        self._head: RequestHead | None = _NONE_YET
+        """Of the current request; None between two."""
         self._is_body_open = False
         self._is_body_held = False
         """A part of it is here, and nothing is dispatched until the whole is."""
@@ -140,8 +133,13 @@ class DownstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A client may end its side and still wait for the answer to a complete request."""
-        if self._exchange is None or self._is_body_open or self._is_closing:
+        exchange = self._exchange
+        if exchange is None or self._is_closing:
             return False
+        if self._is_body_open:
+            if not exchange.is_tunnel:
+                return False
+            exchange.request_data(b"", True, _NO_TRAILERS)
         self._is_keep = False
         self._has_ended = True
         return True
@@ -296,6 +294,9 @@ class DownstreamConnection(asyncio.Protocol):
             if held.startswith(b"\r\n"):
                 self._held = held[2:]
                 return True
+            if self._head is _NONE_YET and held.startswith(PREFACE[: end + 4]):
+                self._hand_over(held)
+                return False
             self._refuse(error.reason, str(error))
             return False
         self._head = head
@@ -305,11 +306,8 @@ class DownstreamConnection(asyncio.Protocol):
         length = head.length
         self._held = held[end + 4 :]
         self._is_body_open = length != 0
-        if head.method == b"CONNECT" or (
-            # RFC 9110, section 7.8: an offer to speak HTTP/2 may be ignored.
-            head.upgrade and not head.upgrade.startswith(b"h2c")
-        ):
-            self._refuse_switch(exchange)
+        if head.upgrade or head.method == b"CONNECT":
+            self._begin_switch(exchange)
             return True
         if length == 0:
             exchange.begin(b"", True, _NO_TRAILERS)
@@ -328,12 +326,33 @@ class DownstreamConnection(asyncio.Protocol):
         self._read_body(is_first=True)
         return True
 
-    def _refuse_switch(self, exchange: Exchange) -> None:
+    def _begin_switch(self, exchange: Exchange) -> None:
+        """What comes behind the request waits for the answer, and is no request, whatever that
+        is: if the protocol is not changed, the connection ends with the answer."""
         self._is_keep = False
-        is_connect = exchange.head.method == b"CONNECT"
-        what = "CONNECT" if is_connect else "changing the protocol by Upgrade"
+        what = refused_switch(exchange.head)
+        if not what:
+            exchange.begin(b"", False, _NO_TRAILERS)
+            return
         self._log_refusal("upgrade", what)
         exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, f"{what} is not supported", 501)
+
+    def _switch(self, head: ResponseHead) -> None:
+        """The tunnel begins: from here on the connection is one body without an end."""
+        request, exchange = self._head, self._exchange
+        assert request is not None
+        assert exchange is not None
+        self._transport.write(grant(head, request.upgrade))
+        self._is_body_open = True
+        self._left = _ENDLESS
+        if self._held:
+            self._read_body()
+        if self._has_ended:
+            exchange.request_data(b"", True, _NO_TRAILERS)
+        elif self._is_input_paused:
+            self._is_input_paused = False
+            if not self._is_body_paused:
+                self._transport.resume_reading()
 
     def _read_body(self, is_first: bool = False) -> None:
         exchange = self._exchange
@@ -388,6 +407,20 @@ class DownstreamConnection(asyncio.Protocol):
             if not self._is_input_paused:
                 self._transport.resume_reading()
 
+    def _hand_over(self, held: bytes) -> None:
+        """The client began in HTTP/2 (RFC 9113, section 3.3), and goes on in it."""
+        self._is_closing = True
+        self._held = b""
+        self._ledger.connections.discard(self)
+        other = self.make_http2()
+        self._transport.set_protocol(other)
+        other.connection_made(self._transport)
+        other.data_received(held)
+
+    def make_http2(self) -> Http2Server:
+        """What takes the connection over."""
+        return Http2Server(self._ledger, self._handler)
+
     def _refuse(self, reason: str, detail: str) -> None:
         """A request that never became an exchange."""
         self._log_refusal(reason, detail)
@@ -439,6 +472,9 @@ class DownstreamConnection(asyncio.Protocol):
             return
         lines = head.lines
         if head.length < 0:
+            if head.status == SWITCHING:
+                self._switch(head)
+                return
             if request is not None and request.is_old:
                 self._is_keep = False  # the end of the connection is the end of the body
             else:
@@ -485,12 +521,14 @@ class DownstreamConnection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, block))
 
     def abandon(self) -> None:
+        is_tunnel = self._exchange is not None and self._exchange.is_tunnel
         self._exchange = None
         self._is_closing = True
         # A client that reads until the end would take an orderly end for a whole response, and
         # one that does not read would not learn of it while its window is shut.
         if (
             self._acked >= 0
+            or is_tunnel
             or (self._head is not None and self._head.is_old)
             or queued_bytes(self._transport) > WRITE_HIGH_BYTES
         ):
@@ -500,9 +538,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _reset(self) -> None:
         """Ends the connection, and lets the kernel forget what it still holds for the client."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        forget_unsent(self._transport)
         self._transport.abort()
 
     def _end_response(self) -> None:

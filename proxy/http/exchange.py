@@ -18,18 +18,22 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
+from proxy.core.grpc import Status, http_of, status_of_refusal
 from proxy.core.retry import (
     NEVER_REACHED,
     CompiledRetries,
     Failure,
     Verdict,
     decide,
+    decide_grpc,
     decide_status,
     is_exhausted,
 )
+from proxy.http.grpc import Call, end_lines, pushback_ms, status_at_end, status_in, status_of
 from proxy.http.head import RequestHead, ResponseHead
 from proxy.http.ledger import Ledger
 from proxy.http.reply import make_reply
+from proxy.http.tunnel import SWITCHING
 from proxy.model.flags import SENTENCE, STATUS, Flag
 from proxy.model.policy import Timeouts
 
@@ -95,11 +99,20 @@ _UNTIL_DISPATCHED = Timeouts()
 
 _FLAG_OF = {
     Failure.CONNECT: Flag.UPSTREAM_CONNECT_FAILURE,
+    Failure.UNPROCESSED: Flag.UPSTREAM_OVERFLOW,
     Failure.RESET: Flag.UPSTREAM_RESET,
     Failure.PROTOCOL: Flag.UPSTREAM_PROTOCOL_ERROR,
     Failure.TIMEOUT: Flag.UPSTREAM_TIMEOUT,
     Failure.PER_TRY_TIMEOUT: Flag.UPSTREAM_TIMEOUT,
 }
+_GRPC_OF = {
+    Failure.CONNECT: Status.UNAVAILABLE,
+    Failure.UNPROCESSED: Status.UNAVAILABLE,
+    Failure.RESET: Status.UNAVAILABLE,
+    Failure.PROTOCOL: Status.INTERNAL,
+    Failure.PER_TRY_TIMEOUT: Status.DEADLINE_EXCEEDED,
+}
+"""What a gRPC client would get for it, so that policy's word for that status means this too."""
 _DENIED = Flag.DENIED.value.encode()
 _REPEATED = frozenset((Failure.RESET, Failure.PER_TRY_TIMEOUT))
 """Where "tried and failed again" says more than the last failure alone."""
@@ -122,6 +135,7 @@ class Exchange:
         "connect_s",
         "detail",
         "flag",
+        "grpc",
         "handler",
         "head",
         "headed",
@@ -154,6 +168,8 @@ class Exchange:
         self._up: Upstream | None = None
         self._ledger = ledger
         self.head = head
+        self.grpc = Call() if head.is_grpc else None
+        """None: not gRPC."""
         self.handler = handler
         self.timeouts = _UNTIL_DISPATCHED
         """Set by the handler as it dispatches, like ``request_s`` and ``retries``."""
@@ -237,8 +253,29 @@ class Exchange:
     def _kept_bytes(self) -> int:
         return self.retries.body_limit_bytes if self.retries is not None else 0
 
+    @property
+    def grpc_status(self) -> str:
+        """In digits; empty: not gRPC, or unknown. HOT code asks ``grpc`` first."""
+        call = self.grpc
+        return "" if call is None or call.status is None else str(int(call.status))
+
+    @property
+    def judged_status(self) -> int:
+        """For those who judge by HTTP's statuses: what a gRPC status means there."""
+        call = self.grpc
+        if call is None or call.status is None or self.status >= 400:
+            return self.status
+        if call.status is Status.DEADLINE_EXCEEDED and self.headed:
+            return self.status  # an answer that went on for as long as its caller wanted
+        return http_of(call.status)
+
     def client(self) -> bytes:
         return self._down.client()
+
+    @property
+    def is_tunnel(self) -> bool:
+        """The protocol was changed: what goes both ways is not HTTP any more."""
+        return self.status == SWITCHING
 
     @property
     def ledger(self) -> Ledger:
@@ -247,6 +284,8 @@ class Exchange:
     def downstream_gone(self) -> None:
         if not self.is_finished:
             self.flag = Flag.DOWNSTREAM_RESET
+            if self.grpc is not None:
+                self.grpc.status = Status.CANCELLED
             self._drop_upstream()
             self._finish()
 
@@ -292,13 +331,29 @@ class Exchange:
         self._drop_upstream()
         self.flag, self.policy, self.detail = flag.value, policy, detail
         if self._has_begun:
-            self._finish()
-            self._down.abandon()
+            self._cut_off(flag, detail, status)
             return
         head, body = make_reply(self.handler.subject, flag, detail, status)
         head.policy = policy.encode()
         head.lines.extend(lines)
         self.answer(head, body)
+
+    def _cut_off(self, flag: Flag, detail: str, status: int) -> None:
+        """A response that has begun ends here; of a gRPC call, with the reason."""
+        call = self.grpc
+        if call is None:
+            self._finish()
+            self._down.abandon()
+            return
+        status = status or STATUS[flag]
+        call.status = status_of_refusal(flag.value.encode(), status, self.policy.encode())
+        self._finish()
+        if call.can_end_early:
+            text = f"{self.handler.subject}: {SENTENCE[flag]}{': ' + detail if detail else ''}"
+            lines = end_lines(call.status, text)
+            self._down.respond_data(b"", True, lines)
+        else:
+            self._down.abandon()
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """An answer of the proxy's own making, instead of an upstream's."""
@@ -306,6 +361,8 @@ class Exchange:
             body = b""
         self.status = head.status
         self.response_bytes = len(body)
+        if self.grpc is not None:
+            self.grpc.status = status_at_end(head)
         self._finish()
         if self.change_response is not None:
             head.lines = self.change_response(head.lines)
@@ -327,6 +384,8 @@ class Exchange:
         status = head.status
         if status >= 400 and self.retries is not None and self._is_status_retried(head, is_end):
             return
+        if self.grpc is not None and self._is_grpc_head_kept(self.grpc, head, data, is_end):
+            return
         self.status = status
         self._has_begun = True
         self.response_bytes = len(data)
@@ -341,6 +400,8 @@ class Exchange:
         self._down.respond(head, data, is_end)
 
     def response_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        if self.grpc is not None and self._is_grpc_end_kept(self.grpc, data, is_end, trailers):
+            return
         self.response_bytes += len(data)
         if is_end:
             self._up = None
@@ -361,6 +422,8 @@ class Exchange:
             return
         self._up = None
         flag = _FLAG_OF[failure]
+        if self.grpc is not None:
+            self.grpc.held = None
         if self.retries is not None:
             verdict = decide(
                 self.retries,
@@ -371,6 +434,11 @@ class Exchange:
                 is_replayable=self._body is not None,
                 has_begun=has_begun or self._has_begun,
             )
+            if verdict is Verdict.GIVE_UP and self.grpc is not None:
+                is_untouched = not (has_begun or self._has_begun)
+                verdict = self._decide_grpc(self.retries, _GRPC_OF.get(failure), is_untouched)
+                if verdict is not Verdict.GIVE_UP:
+                    verdict = Verdict.FRESH_CONNECTION
             if verdict is not Verdict.GIVE_UP and self.handler.retry(self, failure, verdict):
                 return
             if self.tries > 1 and failure in _REPEATED:
@@ -391,7 +459,11 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         timeouts = self.timeouts
-        if self.is_request_done:
+        if self.grpc is not None:
+            self._sweep_grpc(self.grpc, now)
+            if self.is_finished:
+                return
+        if (self.is_request_done or self.head.upgrade) and not self.is_tunnel:
             if self.request_s and now - self._request_ended > self.request_s:
                 self.refuse(Flag.UPSTREAM_TIMEOUT, f"waited {self.request_s:g} s")
                 return
@@ -411,17 +483,21 @@ class Exchange:
 
     def left_s(self) -> float:
         """Until the request's deadline; 0: there is none."""
+        if self.grpc is not None and self.grpc.deadline:
+            return max(0.001, self.grpc.deadline - monotonic())
         if not self.request_s:
             return 0.0
-        if not self.is_request_done:
+        if not self.is_request_done and not self.head.upgrade:
             return self.request_s
         return max(0.001, self._request_ended + self.request_s - self._ledger.now)
 
     def abort(self) -> None:
         """The proxy stops."""
         if not self.is_finished:
-            self._has_begun = True
-            self.refuse(Flag.OVERLOAD)
+            self._drop_upstream()
+            self.flag, self.policy, self.detail = Flag.OVERLOAD.value, "", ""
+            self._finish()
+            self._down.abandon()
 
     def _is_retried_elsewhere(self, head: ResponseHead, is_end: bool) -> bool:
         """Whether the peer's proxy refused the request and another endpoint has it now."""
@@ -461,6 +537,110 @@ class Exchange:
         if is_exhausted(self.retries, status, method=self.head.method, tries=self.tries):
             self.flag = Flag.RETRY_LIMIT.value
         return False
+
+    # gRPC
+
+    def _is_grpc_head_kept(self, call: Call, head: ResponseHead, data: bytes, is_end: bool) -> bool:
+        """Whether the head does not go downstream: not yet, or never."""
+        said = status_at_end(head) if is_end else status_of(head)
+        if said is None:
+            retries = self.retries
+            call.can_end_early = head.length < 0
+            if (
+                retries is not None
+                and retries.grpc_statuses
+                and self.is_request_done
+                and not data
+                and self._body is not None
+                and self.tries <= retries.attempts
+            ):
+                # Some servers send head and trailers apart for a call that fails at once.
+                call.held = head
+                return True
+            return False
+        if self._is_grpc_retried(call, said, head, head.lines, is_end):
+            return True
+        call.status = said
+        return False
+
+    def _is_grpc_end_kept(
+        self, call: Call, data: bytes, is_end: bool, trailers: list[bytes]
+    ) -> bool:
+        """Whether this belongs to an answer that is thrown away."""
+        said = call.status
+        if is_end and said is None:
+            said = status_in(trailers)
+            if said is None:
+                said = Status.UNKNOWN  # a server that does not say how it went
+        held = call.held
+        if held is not None:
+            if (
+                said is not None
+                and is_end
+                and not data
+                and self._is_grpc_retried(call, said, held, trailers, is_end)
+            ):
+                return True
+            self._release_held(call)
+        if said is not None:
+            call.status = said
+        return False
+
+    def _release_held(self, call: Call) -> None:
+        head, call.held = call.held, None
+        if head is None:
+            return
+        self.status = head.status
+        self._has_begun = True
+        self._body = None
+        self._touched = self.headed = monotonic()
+        if self.change_response is not None:
+            head = head.with_lines(self.change_response(head.lines))
+        self._down.respond(head, b"", False)
+
+    def _is_grpc_retried(
+        self, call: Call, status: Status, head: ResponseHead, lines: list[bytes], is_end: bool
+    ) -> bool:
+        """``lines`` are those with the status in them: the head's, or the trailers."""
+        retries = self.retries
+        if retries is None or status not in retries.grpc_statuses:
+            return False
+        verdict = self._decide_grpc(retries, status, is_untouched=not self._has_begun)
+        if self.tries > retries.attempts:
+            self.flag = Flag.RETRY_LIMIT.value
+            return False
+        asked_ms = pushback_ms(lines)
+        if asked_ms is not None:
+            left_s = self.left_s()
+            if asked_ms < 0 or (left_s and asked_ms / 1000 >= left_s):
+                return False
+            call.pushback_s = asked_ms / 1000
+        self.status, call.status = head.status, status
+        said = self.flag, self.policy
+        if head.flag:
+            self.flag = self.policy = ""  # go with the answer that nobody gets
+        if self._is_taken_over(None, verdict, is_end):
+            call.status = call.held = None
+            return True
+        self.flag, self.policy = said
+        return False
+
+    def _decide_grpc(
+        self, retries: CompiledRetries, status: Status | None, is_untouched: bool
+    ) -> Verdict:
+        if status is None or not is_untouched:
+            return Verdict.GIVE_UP
+        return decide_grpc(retries, status, tries=self.tries, is_replayable=self._body is not None)
+
+    def _sweep_grpc(self, call: Call, now: float) -> None:
+        if call.deadline and now > call.deadline:
+            self.refuse(
+                Flag.UPSTREAM_TIMEOUT,
+                f"the deadline of {call.deadline - self.started:.3g} s is over",
+            )
+        elif call.held is not None:
+            # A stream that is silent at first: somebody may wait for its head.
+            self._release_held(call)
 
     def _is_taken_over(self, failure: Failure | None, verdict: Verdict, is_end: bool) -> bool:
         if verdict is Verdict.GIVE_UP:

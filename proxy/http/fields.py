@@ -25,6 +25,8 @@ _MEMO_LINE_BYTES = 128
 _memo: dict[bytes, "bytes | Special"] = {}
 memo_get = _memo.get
 
+_GRPC = re.compile(rb"application/grpc(?![^+; \t])", re.IGNORECASE)
+"""Not ``application/grpc-web``, which is another protocol."""
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 
 
@@ -52,6 +54,9 @@ FLAG: Final = 11
 TRACE: Final = 12
 DEADLINE: Final = 13
 POLICY: Final = 14
+GRPC: Final = 15
+"""The content type of gRPC; any other is a field like all others."""
+GRPC_TIMEOUT: Final = 16
 
 _KINDS: dict[bytes, int] = {
     b"host": HOST,
@@ -70,6 +75,8 @@ _KINDS: dict[bytes, int] = {
     b"traceparent": TRACE,
     b"x-mesh-policy": POLICY,
     b"x-mesh-timeout-ms": DEADLINE,
+    b"content-type": GRPC,
+    b"grpc-timeout": GRPC_TIMEOUT,
 }
 
 # Different in each request, or secret: not worth, or not right, to remember.
@@ -80,7 +87,10 @@ _NOT_REMEMBERED = frozenset(
         b"b3",
         b"cookie",
         b"etag",
+        b"grpc-timeout",
         b"proxy-authorization",
+        b"sec-websocket-accept",
+        b"sec-websocket-key",
         b"set-cookie",
         b"traceparent",
         b"tracestate",
@@ -113,10 +123,11 @@ _PROTECTED = frozenset(
         b"x-request-id",
     )
 )
+_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,64}(?:/[!#$%&'*+.^_`|~0-9a-z-]{1,64})?")
 _FOLDED = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 _PROTECTED_PREFIXES = (b"x-b3-", b"x-forwarded-", b"x-mesh-", b"x-real-")
 
-_FORBIDDEN_TRAILERS = _PROTECTED | frozenset(_KINDS) | frozenset((b"set-cookie", b"trailer"))
+FORBIDDEN_TRAILERS: Final = _PROTECTED | frozenset(_KINDS) | frozenset((b"set-cookie", b"trailer"))
 """RFC 9110, section 6.5.1: fields for framing, routing, authentication and the like."""
 
 
@@ -140,6 +151,8 @@ def parse_field(raw: bytes) -> bytes | Special:
     name = name.lower()
     value = value.strip(b" \t")
     kind = _KINDS.get(name) or _kind_of_lookalike(name)
+    if kind == GRPC and _GRPC.match(value) is None:
+        kind = 0
     if kind == LENGTH and value.isdigit() and len(value) <= MAX_LENGTH_DIGITS:
         value = b"%d" % int(value)  # zeros in front mean octal to some
     line = name + b": " + value
@@ -172,6 +185,28 @@ def _kind_of_lookalike(name: bytes) -> int:
     return 0
 
 
+def is_listed(token: bytes, value: bytes) -> bool:
+    """Whether a list in lower case has it."""
+    return token in [part.strip(b" \t") for part in value.split(b",")]
+
+
+def protocol_of(value: bytes) -> bytes:
+    """For which protocol an Upgrade field asks, of those that a proxy may pass on; else empty.
+
+    The client's first: it lists them as it prefers them (RFC 9110, section 7.8). One alone, for
+    the answer must name the one that was asked for. An offer of h2c is passed over, as a server
+    may, for HTTP clients make it with any request.
+    """
+    for part in value.lower().split(b","):
+        token = part.strip(b" \t")
+        if not token or token.startswith(b"h2c"):
+            continue
+        if _PROTOCOL.fullmatch(token) is None:
+            raise ProtocolError("upgrade", "the upgrade field is malformed")
+        return token
+    return b""
+
+
 def without_listed(lines: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:
     """``lines`` without those that a Connection field names, except the protected ones."""
     listed = {
@@ -190,6 +225,6 @@ def parse_trailers(block: bytes) -> list[bytes]:
         raise ProtocolError("too_large", "more than 100 trailers")
     for raw in raw_lines:
         field = parse_field(raw)
-        if isinstance(field, bytes) and field[: field.index(b":")] not in _FORBIDDEN_TRAILERS:
+        if isinstance(field, bytes) and field[: field.index(b":")] not in FORBIDDEN_TRAILERS:
             lines.append(field)
     return lines

@@ -13,6 +13,7 @@ import re
 from contextlib import suppress
 from typing import Final
 
+from proxy.core.deadline import merge_grpc
 from proxy.http.blocks import Blocks
 from proxy.http.fields import (
     CONNECTION,
@@ -20,6 +21,8 @@ from proxy.http.fields import (
     ENCODING,
     EXPECT,
     FLAG,
+    GRPC,
+    GRPC_TIMEOUT,
     HOST,
     LENGTH,
     MAX_FIELDS,
@@ -32,8 +35,10 @@ from proxy.http.fields import (
     ProtocolError,
     Special,
     is_fleeting,
+    is_listed,
     memo_get,
     parse_field,
+    protocol_of,
     without_listed,
 )
 
@@ -44,11 +49,13 @@ UNTIL_CLOSE: Final = -2
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
-_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+AUTHORITY: Final = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
+)
 _LENGTH = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
-_POLICY = re.compile(rb"[A-Za-z0-9._/-]{1,200}")
+POLICY_ID: Final = re.compile(rb"[A-Za-z0-9._/-]{1,200}")
 
-_METHODS = frozenset(
+METHODS: Final = frozenset(
     b"ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY "
     b"MKCALENDAR MKCOL MOVE NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND "
     b"REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
@@ -70,6 +77,7 @@ _measured: "Blocks[ResponseHead]" = Blocks()
 
 _FLEETING_FIELDS = 32
 """Together with what is remembered, no more than ``MAX_FIELDS``."""
+_DEADLINE = b"x-mesh-timeout-ms: "
 _IDS = re.compile(rb"\r\n(x-request-id: [!-~]{1,200})\r\n(traceparent: [0-9a-f-]{1,200})")
 
 
@@ -82,6 +90,7 @@ class RequestHead:
         "has_request_id",
         "has_trace",
         "is_expecting",
+        "is_grpc",
         "is_keep_alive",
         "is_old",
         "length",
@@ -110,10 +119,14 @@ class RequestHead:
         self.has_trace = False
         """Carries a W3C ``traceparent``."""
         self.timeout_ms = b""
-        """``x-mesh-timeout-ms`` as it came; not among the lines, as each hop writes its own."""
+        """``x-mesh-timeout-ms`` as it came; not among the lines, as each hop writes its own.
+        Of a gRPC call it says the same as its ``grpc-timeout``, in milliseconds."""
         self.is_expecting = False
         """Waits for a 100 before it sends its body."""
         self.upgrade = b""
+        """Asks to change to this protocol, in lower case (``proxy.http.tunnel``)."""
+        self.is_grpc = False
+        """By its content type."""
 
     def with_start(self, method: bytes, target: bytes) -> "RequestHead":
         """The same fields in another request, over HTTP/1.1."""
@@ -131,6 +144,7 @@ class RequestHead:
         head.timeout_ms = self.timeout_ms
         head.is_expecting = self.is_expecting
         head.upgrade = self.upgrade
+        head.is_grpc = self.is_grpc
         return head
 
     def get(self, name: bytes) -> bytes | None:
@@ -203,7 +217,10 @@ def parse_request(block: bytes) -> RequestHead:
         head = _parse_request_fields(start, fields, most)
     if fleeting is not None:
         head.lines += fleeting
-        head.fleeting += len(fleeting)
+        count = len(fleeting)
+        head.fleeting += count
+        if count > 2:
+            _take_deadline(head)
         head.has_request_id = head.has_trace = True
     return head
 
@@ -226,9 +243,20 @@ def _parse_fleeting(fields: bytes, at: int) -> tuple[bytes, ...] | None:
         except ProtocolError:
             return None  # the whole is refused, for its first fault
         if isinstance(field, Special):
-            return None
+            if field.kind != DEADLINE or raw is not raw_lines[-1]:
+                return None
+            field = field.line
         others.append(field)
     return (*ids.groups(), *others)
+
+
+def _take_deadline(head: RequestHead) -> None:
+    """Of a gRPC call it is different each time, so it comes after the ids, as the last line."""
+    last = head.lines[-1]
+    if last.startswith(_DEADLINE):
+        head.lines.pop()
+        head.fleeting -= 1
+        head.timeout_ms = last[len(_DEADLINE) :]
 
 
 def _parse_request_fields(
@@ -249,6 +277,7 @@ def _parse_request_fields(
     length: bytes | None = None
     encoding: bytes | None = None
     connection = b""
+    grpc_timeout = upgrade = b""
     del raw_lines[0]
     for raw in raw_lines:
         field = memo_get(raw)
@@ -268,7 +297,7 @@ def _parse_request_fields(
             hosts += 1
             if head.authority is None:
                 head.authority = field.value
-            elif _AUTHORITY.fullmatch(field.value) is None:  # the target's is the one to use
+            elif AUTHORITY.fullmatch(field.value) is None:  # the target's is the one to use
                 raise ProtocolError("host", "the host field is not a host")
         elif kind == CONNECTION:
             connection = connection + b"," + field.value if connection else field.value
@@ -278,8 +307,13 @@ def _parse_request_fields(
         elif kind == TRACE:
             head.has_trace = True
             ids.append(field.line)
+        elif kind == GRPC:
+            head.is_grpc = True
+            append(field.line)
         elif kind == DEADLINE:
             head.timeout_ms = field.value
+        elif kind == GRPC_TIMEOUT:
+            grpc_timeout = field.value
         elif kind == LENGTH:
             if length is not None:
                 raise ProtocolError("length", "more than one content-length")
@@ -290,7 +324,7 @@ def _parse_request_fields(
                 raise ProtocolError("encoding", "more than one transfer-encoding")
             encoding = field.value
         elif kind == UPGRADE:
-            head.upgrade = field.value.lower()
+            upgrade = upgrade + b"," + field.value if upgrade else field.value
         elif kind == EXPECT:
             if not is_old:
                 head.is_expecting = field.value.lower() == b"100-continue"
@@ -299,14 +333,24 @@ def _parse_request_fields(
             append(b"te: trailers")
     if hosts != 1 and (hosts > 1 or not is_old):
         raise ProtocolError("host", "there must be exactly one host field")
-    if head.authority and _AUTHORITY.fullmatch(head.authority) is None:
+    if head.authority and AUTHORITY.fullmatch(head.authority) is None:
         raise ProtocolError("host", "the host field is not a host")
     if length is not None or encoding is not None:
-        head.length = _framing(length, encoding, is_old)
+        head.length = framing(length, encoding, is_old)
+    if grpc_timeout:
+        if head.is_grpc:
+            head.timeout_ms = merge_grpc(head.timeout_ms, grpc_timeout)
+        else:  # a gateway's from JSON: the application's own business
+            others.append(b"grpc-timeout: " + grpc_timeout)
     if ids or others:
         lines += ids
         lines += others
         head.fleeting = len(ids) + len(others)
+    if upgrade and not is_old:  # RFC 9110, section 7.8: from HTTP/1.0 it is ignored
+        head.upgrade = protocol_of(upgrade)
+        if head.upgrade and not is_listed(b"upgrade", connection.lower()):
+            raise ProtocolError("upgrade", "Upgrade without the connection option upgrade")
+        head.is_grpc = head.is_grpc and not head.upgrade
     if connection:
         _apply_connection(head, connection.lower(), is_old)
         if head.fleeting and head.lines is not lines:
@@ -398,14 +442,14 @@ def _parse_response_fields(block: bytes, method: bytes) -> tuple[ResponseHead, b
             if encoding is not None:
                 raise ProtocolError("encoding", "more than one transfer-encoding")
             encoding = field.value
-        elif kind in (REQUEST_ID, TRACE, HOST, EXPECT):
+        elif kind in (GRPC, REQUEST_ID, TRACE, HOST, EXPECT, GRPC_TIMEOUT):
             append(field.line)
         elif kind == FLAG:
             head.flag = field.value
             is_kept = False
         elif kind == POLICY:
             is_kept = False
-            if _POLICY.fullmatch(field.value) is not None:
+            if POLICY_ID.fullmatch(field.value) is not None:
                 head.policy = field.value
     if connection:
         _apply_connection(head, connection.lower(), is_old)
@@ -416,15 +460,15 @@ def _parse_response_fields(block: bytes, method: bytes) -> tuple[ResponseHead, b
             head.lines = [line for line in lines if not line.startswith(b"content-length:")]
     elif status == 304 or method == b"HEAD":
         if length is not None:
-            _framing(length, encoding, is_old)
+            framing(length, encoding, is_old)
     elif length is None and encoding is None:
         head.length = UNTIL_CLOSE
     else:
-        head.length = _framing(length, encoding, is_old)
+        head.length = framing(length, encoding, is_old)
     return head, is_kept
 
 
-def _framing(length: bytes | None, encoding: bytes | None, is_old: bool) -> int:
+def framing(length: bytes | None, encoding: bytes | None, is_old: bool) -> int:
     if encoding is not None:
         if length is not None:
             raise ProtocolError("framing", "both content-length and transfer-encoding")
@@ -452,6 +496,9 @@ def _apply_connection(head: RequestHead | ResponseHead, value: bytes, is_old: bo
         head.is_keep_alive = False
     elif is_old and b"keep-alive" in tokens:
         head.is_keep_alive = True
+    # TE is listed by rule (RFC 9110, section 10.1.4); what is left of it here is "trailers", which
+    # holds on every hop of ours, and without which gRPC servers refuse a call.
+    tokens.discard(b"te")
     head.lines = without_listed(head.lines, tokens)
 
 
@@ -460,7 +507,7 @@ def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bool]:
     if match is None:
         raise ProtocolError("start_line", "the request line is malformed")
     method, target, minor = match.groups()
-    if method not in _METHODS:
+    if method not in METHODS:
         raise ProtocolError("method", "the method is not a known one")
     authority: bytes | None = None
     if b"#" in target:

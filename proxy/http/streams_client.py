@@ -26,6 +26,7 @@ from proxy.http.frames import (
     split_trailers,
 )
 from proxy.http.head import ResponseHead, parse_response, serialize_request
+from proxy.http.tunnel import SWITCHING, accept, with_upgrade
 from proxy.model.flags import Flag
 
 SILENT_RETRANSMITS: Final = 2
@@ -33,6 +34,8 @@ SILENT_RETRANSMITS: Final = 2
 _RETRANSMITS = 2
 """``tcpi_retransmits`` in Linux's ``struct tcp_info``."""
 _MAX_INTERIM = 16
+_MAX_HEAD = MAX_BLOCK - 256
+"""Without what asks for another protocol."""
 _NO_TRAILERS: list[bytes] = []
 
 
@@ -142,6 +145,10 @@ class StreamsClient(Channel["ClientStream"]):
         """About once a second."""
         if self.is_stuck(now):
             self.reset()
+        if self._bulk:
+            # What lives long may carry much and yet be in nobody's way.
+            for stream in self.streams.values():
+                self._bulk -= stream.is_bulk and stream.calms_down()
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
             with suppress(OSError):
@@ -159,7 +166,7 @@ class StreamsClient(Channel["ClientStream"]):
 
     def has_bulk(self, stream: "ClientStream") -> None:
         self._bulk += not stream.is_bulk
-        stream.is_bulk = True
+        stream.is_bulk = stream.is_busy = True
 
     def ended(self, number: int) -> None:
         stream = self.streams.pop(number, None)
@@ -188,6 +195,7 @@ class ClientStream:
         "_sender",
         "_was_full",
         "is_bulk",
+        "is_busy",
     )
 
     def __init__(self, connection: StreamsClient, number: int) -> None:
@@ -205,13 +213,24 @@ class ClientStream:
         """The final one."""
         self._interim = 0
         self._was_full = False
-        self.is_bulk = False
+        self.is_bulk = self.is_busy = False
+        """Has a large body; and carried much of it since the last sweep."""
+
+    def calms_down(self) -> bool:
+        """Whether what was bulk is so no more: a second without a grant, either way."""
+        if not self.is_busy:
+            self.is_bulk = False
+            return True
+        self.is_busy = False
+        if self._receiver is not None:
+            self._receiver.has_granted = False
+        return False
 
     # The request
 
     def send(self, exchange: Exchange) -> None:
         head = serialize_request(exchange.head, exchange.handler.authority)
-        if len(head) > MAX_BLOCK:
+        if len(head) > _MAX_HEAD:
             exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, "the head is too large", 431)
             return
         self._exchange = exchange
@@ -219,6 +238,8 @@ class ClientStream:
         if exchange.is_request_done and not exchange.body_bytes and not exchange.trailers:
             connection.write(head_frame(self._number, head, b"", True))
             return
+        if exchange.head.upgrade:
+            head = with_upgrade(head, exchange.head.upgrade)
         body = exchange.take_body()
         sender = self._sender = Sender(connection, self._number)
         is_done = exchange.is_request_done and not exchange.trailers
@@ -304,7 +325,11 @@ class ClientStream:
             exchange.response_head(head, data, True)
             return
         if head.status < 200:
-            raise ProtocolError("status", "an interim response in place of the final one")
+            if head.status != SWITCHING:
+                raise ProtocolError("status", "an interim response in place of the final one")
+            head = accept(head, block, exchange.head.upgrade)
+            if data or is_end:
+                raise ProtocolError("frame", "more than the head of a tunnel")
         self._has_begun = self._has_head = True
         self._check_length(head, len(data), is_end)
         if is_end:

@@ -26,6 +26,7 @@ from proxy.http.frames import (
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
 from proxy.http.reply import make_reply
+from proxy.http.tunnel import SWITCHING, grant, refused_switch
 from proxy.model.flags import Flag
 
 MOST_RESETS: Final = 2000
@@ -121,11 +122,13 @@ class StreamsServer(Channel["ServerStream"]):
         self.streams[number] = stream
         exchange = stream.exchange = Exchange(stream, head, self._handler, self._ledger)
         if head.upgrade or head.method == b"CONNECT":
-            exchange.refuse(
-                Flag.DOWNSTREAM_PROTOCOL_ERROR, "changing the protocol is not supported", 501
-            )
-        else:
-            exchange.begin(data, is_end, _NO_TRAILERS)
+            what = refused_switch(head)
+            if what or is_end:
+                what = what or "changing the protocol of what has ended"
+                flag = Flag.DOWNSTREAM_PROTOCOL_ERROR
+                exchange.refuse(flag, f"{what} is not supported", 501)
+                return
+        exchange.begin(data, is_end, _NO_TRAILERS)
 
     def told_to_go(self) -> None:
         """A client has nothing to say here; harmless."""
@@ -303,7 +306,12 @@ class ServerStream:
         self.respond(head, body, True)
 
     def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
-        block = head.serialize() if head.length >= 0 and not head.flag else _with_own_lines(head)
+        if head.length >= 0 and not head.flag:
+            block = head.serialize()
+        elif head.status == SWITCHING:
+            block = self._granted(head)
+        else:
+            block = _with_own_lines(head)
         if len(block) > MAX_BLOCK:
             self._replace(data)
             return
@@ -320,6 +328,12 @@ class ServerStream:
             connection.write(head_frame(self._number, block, b"", False))
             self._send(data, is_end, _NO_TRAILERS)
         self.pressure_changed()
+
+    def _granted(self, head: ResponseHead) -> bytes:
+        """From here on there is no telling how much the caller will send."""
+        assert self.exchange is not None
+        self._left = -1
+        return grant(head, self.exchange.head.upgrade)
 
     def _replace(self, data: bytes) -> None:
         """The answer cannot be sent, so another one is."""

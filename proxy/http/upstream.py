@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from proxy.core.retry import Failure
 from proxy.http.chunked import ChunkedDecoder, encode_chunk, encode_end
-from proxy.http.downstream import WRITE_HIGH_BYTES, Wire
 from proxy.http.exchange import Exchange
 from proxy.http.fields import MAX_HEAD_BYTES, ProtocolError
 from proxy.http.head import (
@@ -19,6 +18,8 @@ from proxy.http.head import (
     parse_response,
     serialize_request,
 )
+from proxy.http.tunnel import SWITCHING, accept, with_upgrade
+from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 
 _MAX_INTERIM = 16
 """Responses 1xx to one request; a server that goes on is broken or hostile."""
@@ -136,6 +137,8 @@ class UpstreamConnection(asyncio.Protocol):
         if head.length == 0 and is_done:
             self._transport.write(data)
             return
+        if head.upgrade:
+            data = with_upgrade(data, head.upgrade)
         body = exchange.take_body()
         if head.length == CHUNKED:
             if body:
@@ -153,13 +156,17 @@ class UpstreamConnection(asyncio.Protocol):
                 data = encode_chunk(data)
             if is_end:
                 data += encode_end(trailers)
-        if is_end:
-            self._is_request_open = False
         if data:
             self._transport.write(data)
+        if is_end:
+            self._is_request_open = False
+            if exchange.is_tunnel:
+                self._transport.write_eof()
 
     def cancel(self) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.is_tunnel:
+            forget_unsent(self._transport)  # an orderly end would say that this was all
         self.abort()
 
     def pause_response(self) -> None:
@@ -202,12 +209,16 @@ class UpstreamConnection(asyncio.Protocol):
                 self._has_begun = self._has_begun or bool(data)
                 return
             self._scanned = 0
-            head = parse_response(data[:end], exchange.head.method)
+            block = data[:end]
+            head = parse_response(block, exchange.head.method)
             data = data[end + 4 :]
             if head.status >= 200:
                 break
             self._interim += 1
-            if head.status == 101 or self._interim > _MAX_INTERIM:
+            if head.status == SWITCHING:
+                self._switch(exchange, accept(head, block, exchange.head.upgrade), data)
+                return
+            if self._interim > _MAX_INTERIM:
                 raise ProtocolError("status", "an interim response that was not asked for")
             self._has_begun = True
             exchange.inform(head)
@@ -234,6 +245,16 @@ class UpstreamConnection(asyncio.Protocol):
             if length == CHUNKED:
                 self._decoder = ChunkedDecoder()
             self._begin_unmeasured(exchange, head, data)
+
+    def _switch(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        """Begins a tunnel, which lasts as long as the connection; ``data``: its first bytes."""
+        self._held = b""
+        self._has_begun = self._is_reading_body = True
+        self._is_keep = False
+        self._left = UNTIL_CLOSE
+        exchange.response_head(head, b"", False)
+        if data and self._exchange is exchange:
+            exchange.response_data(data, False, _NO_TRAILERS)
 
     def _begin_unmeasured(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         decoder = self._decoder

@@ -36,7 +36,10 @@ class Timeouts(Value, frozen=True, kw_only=True, omit_defaults=True):
     per_try_s: float = 0.0
     """From the last byte of the request to the response's head, for each try; 0: none."""
     request_s: float = 15.0
-    """From the last byte of the request to the last of the response, all tries; 0: none."""
+    """From the last byte of the request to the last of the response, all tries; 0: none. Not for
+    gRPC, whose calls may be streams."""
+    grpc_s: float = 0.0
+    """The most that a gRPC call may take, a stream included; 0: as long as its caller allows."""
     stream_idle_s: float = 300.0
     """No byte in either direction within a request or TCP session."""
     connection_idle_s: float = 3600.0

@@ -49,6 +49,8 @@ class SeenRequest(Value, frozen=True, kw_only=True):
     protocol: Literal["http", "tcp"] = "http"
     trace_id: str = ""
     """32 hex digits, whether the request was traced or not."""
+    grpc_status: str = ""
+    """In digits; empty: it was no gRPC call, or its end told none."""
     reason: str = ""
     """The flag in a plain sentence, with what the proxy knew beyond it."""
 

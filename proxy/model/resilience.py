@@ -20,15 +20,46 @@ RetryOn = Literal[
     "5xx",
     "retriable-4xx",
     "statuses",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
 ]
 """``connect-failure``: no connection. ``refused``: the peer's proxy refused it before the
-application. ``reset-reused``: a kept connection was closed before the first byte, idempotent
-methods only. These three are the default: none repeats what an application has seen.
+application, or the application's HTTP/2 says that it has not begun with it. ``reset-reused``: a
+kept connection was closed before the first byte, idempotent methods only. These three are the
+default: none repeats what an application has seen.
 
 ``reset``: the connection ended before the answer's head. ``per-try-timeout``. ``gateway-error``:
 502, 503, 504. ``5xx``. ``retriable-4xx``: 409. ``statuses``: those listed. The proxy's own 502
 for a reset and 504 for a try's timeout count as such. These repeat what the application may have
-seen, so only for ``methods``."""
+seen, so only for ``methods``.
+
+``cancelled``, ``deadline-exceeded``, ``internal``, ``resource-exhausted``, ``unavailable``: what a
+gRPC call ended with before its first message came back. ``methods`` is not asked: all calls of
+gRPC are POST."""
+
+
+GrpcError = Literal[
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+"""gRPC's statuses, but for OK."""
 
 
 class Retries(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -81,9 +112,13 @@ class OutlierDetection(Value, frozen=True, kw_only=True, omit_defaults=True):
 class ActiveHealth(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Asked by each calling proxy of each endpoint, through the mesh."""
 
-    kind: Literal["http", "tcp"] = "http"
-    """``tcp``: the mTLS handshake with the endpoint's proxy completes."""
+    kind: Literal["http", "grpc", "tcp"] = "http"
+    """``grpc``: ``grpc.health.v1.Health/Check`` answers ``SERVING``. ``tcp``: the mTLS handshake
+    with the endpoint's proxy completes."""
     path: str = "/"
+    """HTTP only."""
+    grpc_service: str = ""
+    """gRPC only; empty: the server as a whole."""
     statuses: tuple[int, ...] = ()
     """Healthy ones; empty: 200 to 399."""
     interval_s: float = 10.0
@@ -116,6 +151,8 @@ class Fault(Value, frozen=True, kw_only=True, omit_defaults=True):
     delay_s: float = 0.0
     abort_status: int = 0
     """0: no abort. With a delay: after it."""
+    grpc_status: GrpcError | None = None
+    """What a gRPC call is answered with instead; None: with what the abort's status means."""
     match: Match = Match()
 
 

@@ -31,8 +31,26 @@ class PathMatch(Value, frozen=True, kw_only=True, omit_defaults=True):
     """RE2 syntax; must match the whole path."""
 
 
+class GrpcMatch(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """A gRPC call by its names, which are in its path. Letters keep their case."""
+
+    service: str
+    """With its package: ``orders.v1.Orders``."""
+    method: str = ""
+    """Empty: all of the service's."""
+
+    @property
+    def path(self) -> PathMatch:
+        """gRPC's ``Path``: ``/`` service ``/`` method."""
+        if self.method:
+            return PathMatch(exact=f"/{self.service}/{self.method}")
+        return PathMatch(prefix=f"/{self.service}/")
+
+
 class Match(Value, frozen=True, kw_only=True, omit_defaults=True):
     path: PathMatch | None = None
+    grpc: GrpcMatch | None = None
+    """Another way to say a path; never both."""
     methods: tuple[str, ...] = ()
     """Upper case; any if empty."""
     headers: dict[str, TextMatch] = {}
@@ -42,6 +60,11 @@ class Match(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Host without port, lower case; ``*.example.com`` for every name below. Any if empty."""
     sources: tuple[ServiceName, ...] = ()
     """The calling services; any if empty."""
+
+    @property
+    def asked_path(self) -> PathMatch | None:
+        """Of ``path`` and ``grpc`` the one that is there, as a path."""
+        return self.path if self.grpc is None else self.grpc.path
 
 
 class HashOn(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,3 +132,4 @@ class RouteTimeouts(Value, frozen=True, kw_only=True, omit_defaults=True):
 
     per_try_s: float | None = None
     request_s: float | None = None
+    grpc_s: float | None = None

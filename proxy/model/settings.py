@@ -28,9 +28,13 @@ class Address(Value, frozen=True, kw_only=True):
 class HealthCheck(Value, frozen=True, kw_only=True):
     """How the proxy asks its local application whether it can serve."""
 
-    kind: Literal["http", "tcp"] = "tcp"
+    kind: Literal["http", "grpc", "tcp"] = "tcp"
     path: str = "/"
-    """HTTP only: any 2xx or 3xx answer to GET is healthy."""
+    """HTTP only: any 2xx or 3xx answer to GET is healthy. Asked in the version of HTTP that the
+    workload's protocol names."""
+    grpc_service: str = ""
+    """gRPC only: the name that ``grpc.health.v1.Health/Check`` is asked for; empty: the server as
+    a whole. ``SERVING`` is healthy."""
     interval_s: float = 5.0
     timeout_s: float = 2.0
     unhealthy_after: int = 2

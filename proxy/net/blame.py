@@ -12,6 +12,7 @@ STATUS: Final = "status"
 REASON_OF: Final = {
     Failure.CONNECT: Flag.UPSTREAM_CONNECT_FAILURE.value,
     Failure.REFUSED_BY_PEER: "refused",
+    Failure.UNPROCESSED: "refused",
     Failure.RESET: Flag.UPSTREAM_RESET.value,
     Failure.PROTOCOL: Flag.UPSTREAM_PROTOCOL_ERROR.value,
     Failure.TIMEOUT: Flag.UPSTREAM_TIMEOUT.value,
@@ -27,6 +28,8 @@ def blame(exchange: Exchange) -> tuple[str, str]:
     """Of a request that its endpoint failed: the reason, and what is known beyond it."""
     flag = exchange.flag
     if not flag or flag == Flag.FAULT_DELAY.value:
+        if exchange.grpc is not None and exchange.grpc.status is not None:
+            return STATUS, f"answered {exchange.grpc.status.name}"
         return STATUS, f"answered {exchange.status}"
     return flag, exchange.detail
 

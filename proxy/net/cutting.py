@@ -7,6 +7,7 @@ of its requests is judged as it arrives, and those that have begun end by themse
 
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
+from proxy.http.h2.server import Http2Server
 from proxy.http.ledger import Ledger
 from proxy.http.streams_server import StreamsServer
 from proxy.net.inbound import InboundRelay, InboundSession
@@ -22,7 +23,7 @@ def cut_denied(ledger: Ledger) -> None:
             each.handler.cut_if_denied(each)
     for connection in tuple(ledger.connections):
         if (
-            isinstance(connection, (DownstreamConnection, StreamsServer))
+            isinstance(connection, (DownstreamConnection, Http2Server, StreamsServer))
             and isinstance(connection.handler, InboundSession)
             and connection.handler.is_shut_out
         ):

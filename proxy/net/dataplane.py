@@ -319,7 +319,7 @@ class DataPlane:
         for workload in self._inbound.values():
             workload.pool.close()
         self.tokens.close()
-        await self._metrics.telemetry.close()
+        await self._metrics.close()
         self._guards.close()
         for _ in range(_TURNS_TO_CLOSE):  # the loop reports the end of an aborted connection late
             if not self.open_connections:

@@ -1,16 +1,18 @@
 """The data plane's metrics under the names that Istio's dashboards know.
 
-A reporter belongs to one pair of services seen from one side. It finds its series once for each
-status and flag, and after that a request costs a bisection and a few increments.
+A reporter belongs to one pair of services seen from one side. It finds a request's outcome by one
+look-up, and that costs a bisection and a few increments; see ``proxy.core.outcome``. What is
+counted there goes to the series once a second, and before anybody reads them.
 """
 
+import asyncio
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from time import time
 from typing import Any
-from weakref import WeakSet
 
+from proxy.core.access_entry import MAX_KEPT_BYTES, cut
 from proxy.core.metrics import (
     BYTES_BUCKETS,
     DURATION_MS_BUCKETS,
@@ -19,13 +21,17 @@ from proxy.core.metrics import (
     Metrics,
     Value,
 )
+from proxy.core.outcome import Outcome, Series
 from proxy.http.exchange import Exchange
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import FINE
 from proxy.model.telemetry import Telemetry as Choice
+from proxy.net.pair_log import MAX_WAITING
 from proxy.net.recent import Recent
 from proxy.net.telemetry import Log, Telemetry
 
+_ID = b"x-request-id: "
+_TRACE = b"traceparent: "
 _LABELS = (
     "reporter",
     "source_workload",
@@ -34,10 +40,21 @@ _LABELS = (
     "destination_service",
     "request_protocol",
     "response_code",
+    "grpc_response_status",
     "response_flags",
     "connection_security_policy",
 )
-_SERIES_OF_ONE_REPORTER = 200
+_SUCCESS = ("failure", "success")
+
+Outcomes = dict[Hashable, Outcome]
+"""Of one reporter: they are found again by what makes them differ."""
+AT_ONCE = 32
+_WITHIN_S = 0.02
+"""For so long, at most, a finished request is held on to with what it was asked by."""
+_OUTCOMES_OF_ONE = 200
+_MAX_OUTCOMES = 4000
+"""Of all: some have statuses, names of hosts and methods that others have chosen."""
+_MAX_AUTHORITY_BYTES = 300
 
 
 class DataPlaneMetrics:
@@ -51,7 +68,15 @@ class DataPlaneMetrics:
         self.telemetry = Telemetry(metrics)
         self.is_counting = True
         """Whether policy wants calls counted and remembered."""
-        self._reporters: WeakSet[Reporter] = WeakSet()
+        self.finished: list[tuple[Reporter, Exchange, float]] = []
+        """Requests that are not told of yet. They are told of some at once: what that takes is no
+        longer in the processor's cache when the next request is over, and to get it there costs
+        more than the rest. One list for good."""
+        self._timer: asyncio.Handle | None = None
+        self.recent.before_reading = self.work_off
+        self._outcomes: list[tuple[Outcomes, Outcome]] = []
+        """Those that may have something counted in them, with where they are found."""
+        metrics.observers.append(self.settle)
         self.pairs: set[tuple[str, ...]] = set()
         """Callers with what they may call now: what happens between them is told though idle."""
         counter = partial(metrics.counter, fades=True)
@@ -194,18 +219,75 @@ class DataPlaneMetrics:
 
     def apply(self, choice: Choice) -> None:
         """The mesh's policy, from now on."""
+        if self.is_counting != choice.metrics:
+            self.settle(is_last=True)
         self.is_counting = choice.metrics
         self.telemetry.apply(choice)
 
     def sweep(self, now: float) -> None:
         """About once a second."""
-        if self._metrics.sweep(now):
-            for reporter in self._reporters:
-                reporter.let_go()
+        self.settle()
+        self._metrics.sweep(now)
 
-    def add(self, reporter: "Reporter") -> None:
-        """It will be told when to look for its series anew."""
-        self._reporters.add(reporter)
+    def settle(self, *, is_last: bool = False) -> None:
+        """What is counted by outcome goes to the series; those that were idle since it was done
+        last, or with ``is_last`` all, are let go of."""
+        self.work_off()
+        left = []
+        for each in self._outcomes:
+            outcomes, outcome = each
+            if outcome.settle() and not is_last:
+                left.append(each)
+            elif outcomes.get(outcome.key) is outcome:
+                del outcomes[outcome.key]
+                outcome.retire()
+        self._outcomes = left
+
+    def has_finished(self) -> None:
+        """The first of some, or enough of them."""
+        if len(self.finished) >= AT_ONCE:
+            self.work_off()
+        elif self._timer is None:
+            try:
+                self._timer = asyncio.get_running_loop().call_later(_WITHIN_S, self._is_time)
+            except RuntimeError:
+                self.work_off()  # without a loop, nobody comes back to it
+
+    def _is_time(self) -> None:
+        self._timer = None
+        self.work_off()
+
+    async def close(self) -> None:
+        """Writes what waits, within a second or so."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.settle()
+        await self.telemetry.close()
+
+    def work_off(self) -> None:
+        """Tells of all that finished."""
+        batch = self.finished[:]
+        self.finished.clear()
+        for reporter, exchange, now in batch:
+            reporter.tell(exchange, now)
+
+    def keep(self, outcomes: Outcomes, key: Hashable, outcome: Outcome) -> None:
+        """It is found in ``outcomes`` from now on, for as long as it is not idle."""
+        if len(outcomes) >= _OUTCOMES_OF_ONE:
+            self.forget(outcomes)
+        if len(self._outcomes) >= _MAX_OUTCOMES:
+            self.settle(is_last=True)
+        outcome.key = key
+        self._outcomes.append((outcomes, outcome))
+        if outcome.authority is None or len(outcome.authority) <= _MAX_AUTHORITY_BYTES:
+            outcomes[key] = outcome
+
+    def forget(self, outcomes: Outcomes) -> None:
+        """Nothing more is counted in them."""
+        for outcome in outcomes.values():
+            outcome.retire()
+        outcomes.clear()
 
     def protocol_counters(self, reporter: str) -> tuple[Callable[[str], None], ...]:
         """What a ledger counts invalid requests and invalid responses by, given the reason."""
@@ -219,23 +301,19 @@ class DataPlaneMetrics:
         return counts(self.protocol_errors), counts(self.upstream_protocol_errors)
 
 
-_Found = tuple[Value, Histogram, Histogram, Histogram, bool]
-"""Of one status and flag: requests, their durations and bytes both ways, and whether it is bad."""
-
-
 class Reporter:
     """One caller and one service, from one side."""
 
     __slots__ = (
-        "__weakref__",
-        "_code_series",
+        "_at",
+        "_finished",
         "_is_source",
+        "_log",
         "_metrics",
+        "_outcomes",
         "_prefix",
-        "_remember",
+        "_ring",
         "_security",
-        "_unflagged",
-        "log",
     )
 
     def __init__(
@@ -248,129 +326,195 @@ class Reporter:
         security: str = "mutual_tls",
     ) -> None:
         self._metrics = metrics
+        self._finished = metrics.finished
         self._prefix = (reporter, caller, principal, service, service)
         self._is_source = reporter == "source"
         self._security = security
-        self._remember = metrics.recent.ring(reporter).add
-        self.log: Log | None = None
+        self._ring = metrics.recent.ring(reporter)
+        self._log: Log | None = None
+        self._outcomes: Outcomes = {}
+        self._at = -2
+        """Where the last request had its id, from the end: its trace follows, and then what the
+        proxy itself appends."""
+
+    @property
+    def log(self) -> Log | None:
         """Of the service's access log; its owner sets it with each policy."""
-        self._code_series: dict[tuple[int, str], _Found] = {}
-        self._unflagged: dict[int, _Found] = {}
-        """Those of ``_code_series`` with no flag: no key to be made."""
-        metrics.add(self)
+        return self._log
+
+    @log.setter
+    def log(self, log: Log | None) -> None:
+        self._metrics.work_off()
+        self._log = log
+        self._metrics.forget(self._outcomes)  # they have the former one's printer
 
     def answered(self, exchange: Exchange, now: float) -> None:
-        """HOT. ``now``: monotonic seconds."""
-        if self._metrics.is_counting:
-            flag = exchange.flag
-            found = (
-                self._code_series.get((exchange.status, flag))
-                if flag
-                else self._unflagged.get(exchange.status)
-            )
-            if found is None:
-                found = self._find((exchange.status, flag))
-            count, took, asked, answer, is_failure = found
-            elapsed_ms = (now - exchange.started) * 1000.0
-            at = bisect_left(DURATION_MS_BUCKETS, elapsed_ms)
-            count.value += 1
-            took.counts[at] += 1
-            took.total += elapsed_ms
-            size = exchange.body_bytes
-            if size:
-                asked.counts[bisect_left(BYTES_BUCKETS, size)] += 1
-                asked.total += size
-            else:
-                asked.counts[0] += 1
-            size = exchange.response_bytes
-            if size:
-                answer.counts[bisect_left(BYTES_BUCKETS, size)] += 1
-                answer.total += size
-            else:
-                answer.counts[0] += 1
-            if self._is_source:
-                rule = exchange.rule
-                if rule is not None:
-                    series = rule.failed if is_failure else rule.answered
-                    if series is None:
-                        series = self._of_route(rule, is_failure)
-                    series.counts[at] += 1
-                    series.total += elapsed_ms
-                pool = exchange.target
-                if pool is not None:
-                    if exchange.tries == 1:
-                        series = pool.failed if is_failure else pool.answered
-                        if series is None:
-                            series = self._of_endpoint(pool, is_failure)
-                        series.counts[at] += 1
-                        series.total += elapsed_ms
-                    else:
-                        self.tried(pool, now - exchange.tried_at, is_failure=is_failure)
-            self._remember(self._prefix[1], self._prefix[3], exchange, now)
-            if exchange.span is not None:
-                took.exemplify(at, exchange.span.trace_id, elapsed_ms, time())
+        """HOT. ``exchange`` is finished, and kept for a moment; ``now``: monotonic seconds."""
         if exchange.span is not None:
             exchange.span.ended(exchange, now)
-        if self.log is not None:
-            self.log(exchange, now)
+        if self._metrics.is_counting or self._log is not None:
+            finished = self._finished
+            finished.append((self, exchange, now))
+            if not 1 < len(finished) < AT_ONCE:
+                self._metrics.has_finished()
+
+    def tell(self, exchange: Exchange, now: float) -> None:
+        """HOT. What ``answered`` has put off."""
+        is_counting, log = self._metrics.is_counting, self._log
+        if is_counting or log is not None:
+            head, tries = exchange.head, exchange.tries
+            key = (
+                exchange.status, exchange.flag, exchange.target, exchange.rule, tries,
+                head.method, head.authority,
+                None if exchange.grpc is None else exchange.grpc_status,
+            )  # fmt: skip
+            outcome = self._outcomes.get(key)
+            if outcome is None:
+                outcome = self._find(key, exchange)
+            started, asked, size = exchange.started, exchange.body_bytes, exchange.response_bytes
+            if is_counting:
+                elapsed_ms = (now - started) * 1000.0
+                at = bisect_left(DURATION_MS_BUCKETS, elapsed_ms)
+                outcome.counts[at] += 1
+                outcome.total_ms += elapsed_ms
+                if asked:
+                    outcome.asked[bisect_left(BYTES_BUCKETS, asked)] += 1
+                    outcome.asked_bytes += asked
+                if size:
+                    outcome.answers[bisect_left(BYTES_BUCKETS, size)] += 1
+                    outcome.answer_bytes += size
+                if tries > 1 and self._is_source and exchange.target is not None:
+                    self.tried(
+                        exchange.target, now - exchange.tried_at, is_failure=outcome.is_failure
+                    )
+                if exchange.span is not None and outcome.series is not None:
+                    outcome.series.took.exemplify(at, exchange.span.trace_id, elapsed_ms, time())
+            lines = head.lines
+            try:
+                id_line, trace_line = lines[self._at], lines[self._at + 1]
+            except IndexError:
+                id_line = trace_line = b""
+            if not id_line.startswith(_ID) or not trace_line.startswith(_TRACE):
+                id_line, trace_line = self._find_ids(lines)
+            is_logged = log is not None and (
+                log.is_all
+                or outcome.is_failure
+                or (log.is_any and log.is_wanted(id_line, now - started))
+            )
+            if is_counting or is_logged:
+                target, tried = head.target, exchange.tried
+                if len(id_line) + len(trace_line) + len(target) > MAX_KEPT_BYTES:
+                    id_line, trace_line, target = cut(id_line, trace_line, target)
+                queue_s = exchange.queue_s
+                if exchange.waits_since:
+                    queue_s += now - exchange.waits_since
+                entry = (
+                    outcome, now, started, exchange.headed, queue_s, exchange.connect_s,
+                    id_line, trace_line, target,
+                    tuple([each.endpoint for each in tried]) if tried else (),  # type: ignore[attr-defined]
+                    exchange.policy, exchange.detail, asked, size,
+                )  # fmt: skip
+                if is_counting and id_line:  # else refused before it was given one
+                    ring = self._ring
+                    if outcome.is_bad:
+                        ring.bads += 1
+                        ring.bad.append(entry)
+                    else:
+                        ring.goods += 1
+                        ring.good.append(entry)
+                if is_logged:
+                    waiting = log.waiting  # type: ignore[union-attr]  # it is logged
+                    if 0 < len(waiting) < MAX_WAITING:
+                        waiting.append(entry)
+                    else:
+                        log.add(entry, is_bad=outcome.is_failure)  # type: ignore[union-attr]
 
     def tried(self, pool: Any, seconds: float, *, is_failure: bool) -> None:
         """One try, where it is not the only one of its request."""
-        if not self._metrics.is_counting:
-            return
-        series = pool.failed if is_failure else pool.answered
-        (series or self._of_endpoint(pool, is_failure)).observe(seconds * 1000.0)
+        if self._metrics.is_counting:
+            self._of_endpoint(pool, is_failure=is_failure).observe(seconds * 1000.0)
 
-    def let_go(self) -> None:
-        """Of series that may have been dropped."""
-        self._code_series.clear()
-        self._unflagged.clear()
+    def _find_ids(self, lines: list[bytes]) -> tuple[bytes, bytes]:
+        """The lines of the request's id and trace; empty: there is none."""
+        id_line = trace_line = b""
+        for at in range(-1, -len(lines) - 1, -1):
+            line = lines[at]
+            if not id_line and line.startswith(_ID):
+                id_line = line
+                self._at = min(at, -2)
+            elif line.startswith(_TRACE):
+                trace_line = line
+            else:
+                continue
+            if id_line and trace_line:
+                break
+        return id_line, trace_line
 
-    def _find(self, key: tuple[int, str]) -> _Found:
-        if len(self._code_series) >= _SERIES_OF_ONE_REPORTER:
-            self.let_go()  # statuses are the upstream's to choose
-        status, flag = key
+    def _find(self, key: tuple[Any, ...], exchange: Exchange) -> Outcome:
+        status, flag, pool, rule, tries, method, authority, grpc_status = key
+        bad = is_failure(exchange.judged_status if exchange.grpc is not None else status, flag)
+        outcome = Outcome(
+            caller=self._prefix[1],
+            service=self._prefix[3],
+            method=method,
+            authority=authority,
+            protocol="http" if grpc_status is None else "grpc",
+            route=rule.name if rule is not None else "",
+            endpoint=pool.endpoint if pool is not None else None,
+            attempts=tries,
+            status=status,
+            grpc_status=grpc_status or "",
+            flag=flag,
+            is_failure=bad,
+        )
+        if self._metrics.is_counting:
+            outcome.series = self._series(outcome, rule, pool if tries == 1 else None)
+        if self._log is not None:
+            self._log.printer.prepare(outcome)
+        self._metrics.keep(self._outcomes, key, outcome)
+        return outcome
+
+    def _series(self, outcome: Outcome, rule: Any, pool: Any) -> Series:
+        """``pool``: of the only try; None: there was another, or none."""
         metrics = self._metrics
-        labels = (*self._prefix, "http", str(status), flag or "-", self._security)
-        found = (
+        labels = (
+            *self._prefix,
+            outcome.protocol,
+            str(outcome.status),
+            outcome.grpc_status,
+            outcome.flag or "-",
+            self._security,
+        )
+        more = []
+        if self._is_source:
+            if rule is not None:
+                more.append(
+                    metrics.route_durations.labels(
+                        outcome.caller,
+                        outcome.service,
+                        outcome.route or "-",
+                        _SUCCESS[not outcome.is_failure],
+                    )
+                )
+            if pool is not None:
+                more.append(self._of_endpoint(pool, is_failure=outcome.is_failure))
+        return Series(
             metrics.requests.labels(*labels),
             metrics.durations.labels(*labels),
             metrics.request_bytes.labels(*labels),
             metrics.response_bytes.labels(*labels),
-            is_failure(status, flag),
+            tuple(more),
         )
-        self._code_series[key] = found
-        if not flag:
-            self._unflagged[status] = found
-        return found
 
-    def _of_route(self, rule: Any, is_failure: bool) -> Histogram:
-        series = self._metrics.route_durations.labels(
-            self._prefix[1],
-            self._prefix[3],
-            rule.name or "-",
-            "failure" if is_failure else "success",
-        )
-        if is_failure:
-            rule.failed = series
-        else:
-            rule.answered = series
-        return series
-
-    def _of_endpoint(self, pool: Any, is_failure: bool) -> Histogram:
+    def _of_endpoint(self, pool: Any, *, is_failure: bool) -> Histogram:
         endpoint: Endpoint = pool.endpoint
-        series = self._metrics.endpoint_durations.labels(
+        return self._metrics.endpoint_durations.labels(
             self._prefix[1],
             endpoint.service,
             endpoint.host,
             endpoint.version,
-            "failure" if is_failure else "success",
+            _SUCCESS[not is_failure],
         )
-        if is_failure:
-            pool.failed = series
-        else:
-            pool.answered = series
-        return series
 
     def session_ended(self, **known: Any) -> None:
         """``known``: as ``recent.Ring.add_session`` has it."""
@@ -382,7 +526,7 @@ class Reporter:
         metrics = self._metrics
         if not metrics.is_counting:
             return TcpSeries(opened=Value(), closed=Value(), sent=Value(), received=Value())
-        labels = (*self._prefix, "tcp", "0", flag or "-", self._security)
+        labels = (*self._prefix, "tcp", "0", "", flag or "-", self._security)
         return TcpSeries(
             opened=metrics.tcp_opened.labels(*labels),
             closed=metrics.tcp_closed.labels(*labels),

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from proxy.core import grpc_health
 from proxy.core.health import Health
 from proxy.core.retry import Failure, Verdict
 from proxy.http.exchange import Exchange
-from proxy.http.head import RequestHead, ResponseHead
+from proxy.http.head import CHUNKED, RequestHead, ResponseHead
 from proxy.http.ledger import Ledger
 from proxy.model.flags import Flag
 from proxy.model.policy import Timeouts
@@ -22,6 +23,7 @@ from proxy.net.pool import EndpointPool, jitter
 from proxy.net.pool_dial import Dial
 
 _OUR_OWN = frozenset((Flag.UPSTREAM_OVERFLOW.value, Flag.OVERLOAD.value))
+_USER_AGENT = b"user-agent: meshctl-health"
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +83,8 @@ class _Check:
         self.timeouts = Timeouts(connect_s=policy.timeout_s, request_s=policy.timeout_s)
         self._health = Health(is_known=True, is_healthy=not pool.is_failing)
         self._dial: Dial | None = None
+        self._answer: _Answer | None = None
+        """What has come of the one that is being waited for; None: not asked by gRPC."""
         self._is_stopped = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(
@@ -105,10 +109,21 @@ class _Check:
                 _Connected(self._connected),
                 self._learn,
             )
+        elif self._policy.kind == "grpc":
+            self._ask_by_grpc()
         else:
             head = RequestHead(b"GET", self._policy.path.encode(), self.authority, False)
-            head.lines = [b"user-agent: meshctl-health"]
+            head.lines = [_USER_AGENT]
             Exchange(self, head, self, self._ledger).begin(b"", True, [])
+
+    def _ask_by_grpc(self) -> None:
+        message = grpc_health.question(self._policy.grpc_service)
+        head = RequestHead(b"POST", grpc_health.PATH, self.authority, False)
+        head.lines = [_USER_AGENT, *grpc_health.LINES]
+        head.length, head.is_grpc = CHUNKED, True
+        exchange = Exchange(self, head, self, self._ledger)
+        self._answer = _Answer(exchange)
+        exchange.begin(message, True, [])
 
     def _connected(self) -> None:
         if self._dial is not None:
@@ -161,23 +176,60 @@ class _Check:
             return
         status = exchange.status
         wanted = self._policy.statuses
+        if self._answer is not None:
+            if not exchange.flag:
+                return  # The last of the answer follows, and with it what it says.
+            self._answer = None
+            status = status if status >= 400 else 0
         if exchange.flag in _OUR_OWN:
             self._again()
         elif status in wanted if wanted else 200 <= status < 400:
             self._learn(None)
+        elif exchange.flag == Flag.DOWNSTREAM_RESET:
+            self._learn(f"its answer is longer than {grpc_health.MAX_ANSWER_BYTES} bytes")
         else:
-            self._learn(f"status {status}" + (f" {exchange.flag}" if exchange.flag else ""))
+            said = f"status {status}" if status else "no whole answer"
+            self._learn(said + (f" {exchange.flag}" if exchange.flag else ""))
 
-    # As a downstream half, which wants none of it
+    # As a downstream half, which wants what gRPC says behind the head, and nothing of HTTP
 
-    def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None: ...
-    def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None: ...
+    def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
+        if (answer := self._answer) is not None:
+            answer.status = head.status
+            self._received(answer, head.lines, data, is_end)
+
+    def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        if (answer := self._answer) is not None:
+            self._received(answer, trailers, data, is_end)
+
+    def _received(self, answer: "_Answer", lines: list[bytes], data: bytes, is_end: bool) -> None:
+        answer.lines += lines
+        answer.body += data
+        if len(answer.body) > grpc_health.MAX_ANSWER_BYTES:
+            answer.exchange.downstream_gone()
+        elif is_end:
+            self._answer = None
+            self._learn(grpc_health.failure(answer.status, answer.lines, answer.body))
+
     def inform(self, head: ResponseHead) -> None: ...
     def abandon(self) -> None: ...
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
     def client(self) -> bytes:
         return b""
+
+
+class _Answer:
+    """To a call of gRPC's health service, as far as it has come."""
+
+    __slots__ = ("body", "exchange", "lines", "status")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.status = 0
+        self.lines: list[bytes] = []
+        """Of the head and of the trailers."""
+        self.body = b""
 
 
 class _Connected(asyncio.Protocol):

@@ -10,12 +10,15 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import httptools
 
 MAX_HEAD_BYTES = 64 * 1024
+
+P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class ExchangeError(Exception):
@@ -162,11 +165,16 @@ async def connect(
     host: str, port: int, *, max_body_bytes: int, tls: ssl.SSLContext | None = None
 ) -> Connection:
     """``tls``: the server has to prove that it is ``host``. Raises Disconnected."""
+    return await dial(lambda: Connection(max_body_bytes), host, port, tls=tls)
+
+
+async def dial(
+    make: Callable[[], P], host: str, port: int, *, tls: ssl.SSLContext | None = None
+) -> P:
+    """A connection with the protocol that ``make`` makes. Raises Disconnected."""
     loop = asyncio.get_running_loop()
     try:
-        _, connection = await loop.create_connection(
-            lambda: Connection(max_body_bytes), host, port, ssl=tls
-        )
+        _, connection = await loop.create_connection(make, host, port, ssl=tls)
     except (OSError, UnicodeError) as error:
         raise Disconnected(_reason(error), was_answering=False) from error
     return connection

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from proxy.core.authorization import Authorizer, CallerRules, Decision, Verify
-from proxy.core.deadline import parse
+from proxy.core.deadline import parse, render_grpc, tighten
 from proxy.core.metrics import Value
 from proxy.core.peer import identify
 from proxy.core.ratelimit import RateLimiter, compile_limits
@@ -20,6 +20,9 @@ from proxy.core.table import InboundRoute
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
 from proxy.http.frames import ALPN
+from proxy.http.grpc import Call
+from proxy.http.h2.frames import ALPN as HTTP2
+from proxy.http.h2.server import Http2Server
 from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
 from proxy.http.streams_server import StreamsServer
@@ -33,7 +36,7 @@ from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
 from proxy.net.denials import Denials
 from proxy.net.observation import Observation
 from proxy.net.pool import EndpointPool, Owner, Quota
-from proxy.net.pool_dial import Dialer
+from proxy.net.pool_dial import Dialer, Http2Dialer
 from proxy.net.relay import Closed, Relay
 from proxy.net.telemetry import Log
 from proxy.net.tls import PeerRefused, TlsTransport
@@ -41,7 +44,7 @@ from proxy.net.tls_identity import Identities
 from proxy.net.tracing import Sampler
 
 _REPORTERS = 1000
-_RETRIES = compile_retries(Retries(attempts=1, on=("reset-reused",)))
+_RETRIES = compile_retries(Retries(attempts=1, on=("reset-reused", "refused")))
 """Towards the application: all else is for the caller's side to decide."""
 
 
@@ -65,7 +68,8 @@ class InboundWorkload:
         self.metrics = metrics
         self._domain = domain
         self._quota = Quota(Value())
-        self.dialer = Dialer()
+        is_http2 = route.protocol in ("http2", "grpc")
+        self.dialer = Http2Dialer() if is_http2 else Dialer()
         # An empty host: the application has no name of its own in what the proxy says.
         app = Endpoint(
             service=route.service,
@@ -227,7 +231,9 @@ class InboundSession:
             head = exchange.head
             if self._xfcc:
                 head.lines.append(self._xfcc)
-            if head.timeout_ms:
+            if exchange.grpc is not None:
+                self._begin_call(exchange, exchange.grpc)
+            elif head.timeout_ms:
                 if head.timeout_ms != self._asked_ms:
                     self._ask(head.timeout_ms)
                 if self._asked_s:  # what is no deadline goes no further
@@ -238,6 +244,16 @@ class InboundSession:
             exchange.tries = 1
             exchange.target = workload.pool
             workload.pool.serve(exchange)
+
+    def _begin_call(self, exchange: Exchange, call: Call) -> None:
+        """gRPC: the caller's deadline counts, and the application gets what is left of it."""
+        exchange.request_s = 0.0
+        head = exchange.head
+        asked_s = parse(head.timeout_ms) if head.timeout_ms else None
+        allowed_s = tighten(exchange.timeouts.grpc_s, asked_s)
+        if allowed_s:
+            call.deadline = exchange.started + allowed_s
+            head.lines.append(render_grpc(allowed_s))
 
     def _is_allowed(self, exchange: Exchange) -> bool:
         """If not, it is refused."""
@@ -359,8 +375,11 @@ class InboundListener:
         route = workload.route
         if route.protocol != "tcp":
             session = InboundSession(workload, caller, spiffe_id(self._domain, caller))
-            if connection.selected_alpn_protocol() == ALPN:
+            spoken = connection.selected_alpn_protocol()
+            if spoken == ALPN:
                 return StreamsServer(ledger, session)
+            if spoken == HTTP2:
+                return Http2Server(ledger, session)
             return DownstreamConnection(ledger, session)
         reporter = workload.reporter(caller)
         decision = workload.authorizer.of(caller).session

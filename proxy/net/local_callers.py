@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 
 from proxy.core.retry import Failure, Verdict
 from proxy.http.downstream import DownstreamConnection
-from proxy.http.exchange import Exchange
+from proxy.http.exchange import Exchange, Handler
+from proxy.http.h2.server import Http2Server
 from proxy.http.ledger import BoundedLog, Ledger
 from proxy.model.flags import Flag
 from proxy.model.names import ServiceName
@@ -147,6 +148,23 @@ class _Explaining(DownstreamConnection):
     def connection_made(self, transport: Any) -> None:
         self._callers.explaining += 1
         super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._callers.explaining -= 1
+        super().connection_lost(exc)
+
+    def make_http2(self) -> Http2Server:
+        return _ExplainingHttp2(self._callers, self._ledger, self._handler)
+
+
+class _ExplainingHttp2(Http2Server):
+    """The same to a client that speaks HTTP/2; it has been counted."""
+
+    __slots__ = ("_callers",)
+
+    def __init__(self, callers: LocalCallers, ledger: Ledger, handler: Handler) -> None:
+        super().__init__(ledger, handler)
+        self._callers = callers
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._callers.explaining -= 1

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +33,9 @@ class LogFile:
         self._max_bytes, self._kept = max_bytes, kept
         self._fd = -1
 
-    def write(self, lines: bytes) -> None:
-        """All of it, or nothing and OSError."""
+    def write(self, batch: Sequence[bytes]) -> None:
+        """Whole lines, some in each piece: all of it, or nothing and OSError."""
+        length = sum(map(len, batch))
         deadline = time.monotonic() + _WAIT_S
         while True:
             fd = self._opened()
@@ -42,11 +44,11 @@ class LogFile:
                 size = self._size_if_named(fd)
                 if size is None:
                     self.close()
-                elif size and size + len(lines) > self._max_bytes:
+                elif size and size + length > self._max_bytes:
                     self._rotate()
                     self.close()
                 else:
-                    _append(fd, lines, size)
+                    _append(fd, batch, length, size)
                     return
             finally:
                 if self._fd == fd:
@@ -111,10 +113,10 @@ class LogFile:
         return f"{self.path}.{number}"
 
 
-def _append(fd: int, lines: bytes, size: int) -> None:
+def _append(fd: int, batch: Sequence[bytes], length: int, size: int) -> None:
     """Under the lock, so that ``size`` is where the lines begin."""
     try:
-        if os.write(fd, lines) == len(lines):
+        if os.writev(fd, batch) == length:
             return
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as found:

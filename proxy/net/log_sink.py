@@ -20,7 +20,7 @@ import stat
 import struct
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
@@ -50,8 +50,8 @@ class Sink(Protocol):
     is_bounded: bool
     """Whether what reads it must be spared more lines than it can take."""
 
-    def offer(self, lines: bytes, count: int) -> bool:
-        """False: not now."""
+    def offer(self, batch: Sequence[bytes], count: int) -> bool:
+        """Of ``count`` lines, some in each piece. False: not now."""
 
     async def settle(self, within_s: float) -> None:
         """Returns when what it took is written, or the time is over."""
@@ -82,7 +82,8 @@ class StdoutSink:
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
             self._fd = self._own = os.open(f"/proc/self/fd/{fd}", flags)
 
-    def offer(self, lines: bytes, count: int) -> bool:
+    def offer(self, batch: Sequence[bytes], count: int) -> bool:
+        lines = b"".join(batch)
         try:
             if self._socket is not None:
                 if self._is_half_full(self._socket):
@@ -129,11 +130,11 @@ class FileSink:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="access-log")
         self._running: asyncio.Future[None] | None = None
 
-    def offer(self, lines: bytes, count: int) -> bool:
+    def offer(self, batch: Sequence[bytes], count: int) -> bool:
         if self._running is not None:
             return False
         loop = asyncio.get_running_loop()
-        running = self._running = loop.run_in_executor(self._thread, self._file.write, lines)
+        running = self._running = loop.run_in_executor(self._thread, self._file.write, batch)
         running.add_done_callback(lambda done: self._done(done, count))
         return True
 

@@ -16,12 +16,18 @@ from proxy.net.pool import EndpointPool
 
 
 def start_mirror(original: Exchange, cluster: Cluster, timeouts: Timeouts) -> None:
-    """Copies ``original`` as it is now and from now on; to be called before its first try."""
+    """Copies ``original`` as it is now and from now on; to be called before its first try.
+
+    What asks for another protocol is not copied: that would be read as the next requests.
+    """
+    if original.head.upgrade:
+        return
     down = _Discarded()
     head = original.head
     copy = RequestHead(head.method, head.target, head.authority, head.is_old)
     copy.length = head.length
     copy.lines = list(head.lines)
+    copy.is_grpc = head.is_grpc
     if original.span is not None:
         unsample(copy)
     mirror = Exchange(down, copy, _MirrorHandler(original, cluster, timeouts), original.ledger)
@@ -58,10 +64,14 @@ class _MirrorHandler:
         self.authority = original.handler.authority
         self.timeouts = timeouts
         self._cluster = cluster
+        self._call = original.grpc
 
     def dispatch(self, exchange: Exchange) -> None:
         exchange.timeouts = self.timeouts
-        exchange.request_s = self.timeouts.request_s
+        if exchange.grpc is None:
+            exchange.request_s = self.timeouts.request_s
+        elif self._call is not None:
+            exchange.grpc.deadline = self._call.deadline
         self._cluster.begin(exchange)
 
     def retry(self, exchange: Exchange, failure: Failure | None, verdict: Verdict) -> bool:
@@ -74,7 +84,8 @@ class _MirrorHandler:
         if pool is not None:
             cluster.over(exchange, pool)
             now = monotonic()
+            is_failure = exchange.judged_status >= 500
             cluster.balancer.observe(
-                pool, (exchange.headed or now) - exchange.tried_at, exchange.status >= 500, now
+                pool, (exchange.headed or now) - exchange.tried_at, is_failure, now
             )
         cluster.mirrored(exchange.status, exchange.flag)

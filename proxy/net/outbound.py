@@ -13,11 +13,13 @@ from typing import cast
 from proxy.core.authorization import Reason
 from proxy.core.deadline import parse, render, tighten
 from proxy.core.fault import FaultInjector, Injection, compile_faults
+from proxy.core.grpc import http_of
 from proxy.core.retry import Failure, Verdict, backoff_s
 from proxy.core.routing import Router, compile_match, compile_routes
 from proxy.core.table import ClusterKey, HostRoutes, OutboundRoute, RouteTable, UpstreamKey
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
+from proxy.http.grpc import Call
 from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
 from proxy.http.trace_fields import identify
@@ -224,7 +226,9 @@ class OutboundService:
         timeouts = exchange.timeouts = rule.timeouts
         exchange.retries = rule.retries
         exchange.request_s = timeouts.request_s
-        if head.timeout_ms:
+        if exchange.grpc is not None:
+            self._begin_call(exchange, exchange.grpc)
+        elif head.timeout_ms:
             self._tighten(exchange)
         elif rule.deadline_line:
             head.lines.insert(0, rule.deadline_line)
@@ -249,6 +253,18 @@ class OutboundService:
         if exchange.request_s:
             head.lines.insert(0, render(exchange.request_s))
 
+    def _begin_call(self, exchange: Exchange, call: Call) -> None:
+        """gRPC: the caller's deadline counts, from the begin of the call."""
+        exchange.request_s = 0.0
+        head = exchange.head
+        asked_s = parse(head.timeout_ms) if head.timeout_ms else None
+        allowed_s = tighten(exchange.timeouts.grpc_s, asked_s)
+        if allowed_s:
+            call.deadline = exchange.started + allowed_s
+            # Last, with what is different in each call: the peer knows the rest.
+            head.lines.append(render(allowed_s))
+            head.fleeting += 1
+
     def _dispatch_otherwise(self, exchange: Exchange, rule: Rule) -> None:
         """Whatever is not straight on to one cluster."""
         injector = self._injector
@@ -260,12 +276,19 @@ class OutboundService:
         self._follow(exchange, rule)
 
     def _inject(self, exchange: Exchange, rule: Rule, injection: Injection) -> None:
+        said = injection.grpc_status if exchange.grpc is not None else None
+        if said is None and not (injection.abort_status or injection.delay_s):
+            self._follow(exchange, rule)  # it is for gRPC
+            return
         self._faulted.labels(self._owner.caller, self.route.service, injection.name).value += 1
 
         def go_on() -> None:
             if exchange.is_finished:
                 return
-            if injection.abort_status:
+            if said is not None:
+                lines = (b"grpc-status: %d" % said,)
+                exchange.refuse(Flag.FAULT_ABORT, f"({injection.name})", http_of(said), lines)
+            elif injection.abort_status:
                 detail = f"({injection.name})"
                 exchange.refuse(Flag.FAULT_ABORT, detail, injection.abort_status)
             else:
@@ -348,22 +371,24 @@ class OutboundService:
             exchange.span.retried(last.endpoint, failure)
         now = self._ledger.now
         cluster.balancer.observe(last, max(0.0, now - started), True, now)
-        if failure is None:
-            cluster.judge(last, True, "status", f"answered {exchange.status}")
-        else:
+        is_failure = failure is not None or exchange.judged_status >= 500
+        if failure is not None:
             cluster.judge(last, True, REASON_OF[failure])
-        self._reporter.tried(
-            last, now - started, is_failure=failure is not None or exchange.status >= 500
-        )
+        elif exchange.grpc is None or is_failure:
+            cluster.judge(last, True, *blame(exchange))
+        self._reporter.tried(last, now - started, is_failure=is_failure)
         exchange.tried_at = now
-        if exchange.request_s:
+        is_fresh = verdict is Verdict.FRESH_CONNECTION
+        wait_s = backoff_s(rule.retries, tries, jitter(), failure)
+        if exchange.grpc is not None and exchange.grpc.pushback_s >= 0.0:
+            wait_s, exchange.grpc.pushback_s = exchange.grpc.pushback_s, -1.0
+        left_s = exchange.left_s()
+        if left_s:
             lines = exchange.head.lines
             for at, line in enumerate(lines):
                 if line.startswith(b"x-mesh-timeout-ms:"):
-                    lines[at] = render(exchange.left_s())
+                    lines[at] = render(left_s - wait_s)
                     break
-        is_fresh = verdict is Verdict.FRESH_CONNECTION
-        wait_s = backoff_s(rule.retries, tries, jitter(), failure)
         if wait_s > 0:
             asyncio.get_running_loop().call_later(wait_s, _serve, exchange, pool, is_fresh)
         else:
@@ -380,7 +405,7 @@ class OutboundService:
             breaker.requests -= 1
             if exchange.tries > 1:
                 breaker.retries -= 1
-            status = exchange.status
+            status = exchange.status if exchange.grpc is None else exchange.judged_status
             if status < 500:
                 if exchange.flag not in _NO_ONE_TO_BLAME:
                     cluster.balancer.observe(

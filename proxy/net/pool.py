@@ -5,17 +5,19 @@ identity that they were made with; after a rotation those of the old one are use
 request that is on one of them finishes there.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from random import Random
 from time import monotonic
+from typing import cast
 
 from proxy.core.balance import EndpointState
-from proxy.core.metrics import Histogram, Value
+from proxy.core.metrics import Value
 from proxy.core.retry import Failure
 from proxy.http.exchange import Exchange
 from proxy.http.ledger import Ledger
-from proxy.http.streams_client import StreamsClient
+from proxy.http.shared import SharedConnection
 from proxy.http.upstream import UpstreamConnection
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
@@ -90,7 +92,7 @@ class Attempt:
     dial: Dial
 
     def __init__(
-        self, connection: UpstreamConnection, shared: StreamsClient | None, exchange: Exchange
+        self, connection: UpstreamConnection, shared: SharedConnection | None, exchange: Exchange
     ) -> None:
         self.connection = connection
         self.shared = shared
@@ -104,14 +106,14 @@ class Attempt:
             exchange.waits_since = 0.0
 
 
-Held = UpstreamConnection | StreamsClient | Attempt
+Held = UpstreamConnection | SharedConnection | Attempt
 
 
 class EndpointPool(EndpointState):
     """All connections to one endpoint.
 
-    A peer that is a proxy of ours carries many requests on one connection; any other, and the
-    application, one at a time.
+    A peer that is a proxy of ours, and an application that speaks HTTP/2, carry many requests on
+    one connection; any other one at a time.
     """
 
     __slots__ = (
@@ -123,9 +125,7 @@ class EndpointPool(EndpointState):
         "_open",
         "_quota",
         "_shared",
-        "answered",
         "dialer",
-        "failed",
         "idle_s",
         "owner",
     )
@@ -145,11 +145,8 @@ class EndpointPool(EndpointState):
         self._quota = quota
         self.idle_s = idle_s
         self.owner = owner
-        self.answered: Histogram | None = None
-        """Its reporter's: the series of the tries that went well; and of the others."""
-        self.failed: Histogram | None = None
         self._idle: deque[UpstreamConnection] = deque()
-        self._shared: tuple[StreamsClient, ...] = ()
+        self._shared: tuple[SharedConnection, ...] = ()
         """With streams or without."""
         self._attempts: list[Attempt] = []
         self._open: set[Held] = set()
@@ -206,7 +203,7 @@ class EndpointPool(EndpointState):
         else:
             self.owner.overflowed(exchange, self, f"({quota.limit} connections are open)")
 
-    def _crowded(self, identity: object) -> StreamsClient | None:
+    def _crowded(self, identity: object) -> SharedConnection | None:
         """A connection that is better than none."""
         for shared in self._shared:
             if shared.has_room and shared.tag is identity:
@@ -216,9 +213,8 @@ class EndpointPool(EndpointState):
     def _dial(self, exchange: Exchange) -> None:
         self._quota.gauge.value += 1
         exchange.waits_since = monotonic()
-        identity = self.dialer.identity
-        connection = UpstreamConnection(self, identity)
-        shared = StreamsClient(self, identity) if self.dialer.is_sharing else None
+        connection = UpstreamConnection(self, self.dialer.identity)
+        shared = self.dialer.shared(self)
         attempt = Attempt(connection, shared, exchange)
         self._open.add(attempt)
         self._attempts.append(attempt)
@@ -228,7 +224,7 @@ class EndpointPool(EndpointState):
             exchange.timeouts.connect_s,
             connection,
             lambda detail: self._failed(attempt, detail),
-            shared,
+            cast(asyncio.Protocol | None, shared),  # it is one, too
         )
 
     def connected(self, connection: UpstreamConnection) -> None:
@@ -251,7 +247,7 @@ class EndpointPool(EndpointState):
             if not exchange.is_finished:
                 self.serve(exchange)
 
-    def connected_shared(self, connection: StreamsClient) -> None:
+    def connected_shared(self, connection: SharedConnection) -> None:
         attempt = next((each for each in self._attempts if each.shared is connection), None)
         if attempt is None:
             connection.abort()
@@ -267,6 +263,11 @@ class EndpointPool(EndpointState):
                 connection.open(exchange)
             else:
                 self.serve(exchange)
+
+    def failed_shared(self, connection: SharedConnection, detail: str) -> None:
+        attempt = next((each for each in self._attempts if each.shared is connection), None)
+        if attempt is not None:
+            attempt.dial.fail(detail)
 
     def _made(self, attempt: Attempt, connection: Held) -> list[Exchange]:
         attempt.dial.succeeded()
@@ -304,7 +305,7 @@ class EndpointPool(EndpointState):
         connection.idle_since = self._ledger.now
         self._idle.append(connection)
 
-    def stream_ended(self, connection: StreamsClient) -> None:
+    def stream_ended(self, connection: SharedConnection) -> None:
         connection.idle_since = self._ledger.now
         if self._is_retired or connection.tag is not self.dialer.identity:
             connection.go()
@@ -319,13 +320,13 @@ class EndpointPool(EndpointState):
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def lost_shared(self, connection: StreamsClient) -> None:
+    def lost_shared(self, connection: SharedConnection) -> None:
         self._shared = tuple(each for each in self._shared if each is not connection)
         self._forget(connection)
 
     def drop_idle(self) -> bool:
         """Closes the connection that has been idle longest, if there is one."""
-        connection: UpstreamConnection | StreamsClient
+        connection: UpstreamConnection | SharedConnection
         if self._idle:
             connection = self._idle.popleft()
         else:

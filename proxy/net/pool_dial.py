@@ -10,6 +10,9 @@ from typing import Any
 
 from proxy.core.peer import identify
 from proxy.http.frames import ALPN
+from proxy.http.h2.client import Http2Client
+from proxy.http.shared import SharedConnection, SharedPool
+from proxy.http.streams_client import StreamsClient
 from proxy.model.names import InvalidName, SpiffeId, TrustDomain, parse_spiffe_id, spiffe_id
 from proxy.net.tls import PeerRefused, TlsTransport
 from proxy.net.tls_identity import Identity
@@ -21,7 +24,7 @@ _running: set[asyncio.Task[None]] = set()
 class Dial:
     """One attempt; ends in ``connection_made`` of the protocol, or in ``failed``."""
 
-    __slots__ = ("_failed", "_is_over", "_task", "_timeout_s", "_timer", "_tls")
+    __slots__ = ("_failed", "_is_over", "_lower", "_task", "_timeout_s", "_timer")
 
     def __init__(
         self,
@@ -37,8 +40,8 @@ class Dial:
         self._timeout_s = timeout_s
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(timeout_s, self._expired)
-        self._tls = make_tls(self) if make_tls is not None else None
-        lower = self._tls or protocol
+        lower = make_tls(self) if make_tls is not None else protocol
+        self._lower = lower
         self._task = loop.create_task(
             self._connect(loop, lower, address, port), name=f"dial {address}:{port}"
         )
@@ -75,8 +78,8 @@ class Dial:
 
     def _abandon(self) -> None:
         self._task.cancel()
-        if self._tls is not None:
-            self._tls.abandon()
+        if isinstance(self._lower, TlsTransport | Http2Client):
+            self._lower.abandon()
 
     def _expired(self) -> None:
         self._abandon()
@@ -87,9 +90,13 @@ class Dialer:
     """Makes connections of one kind; this one, plain ones."""
 
     is_sharing = False
-    """Whether its peers may carry many requests on one connection."""
+    """Whether its peers may carry many requests on one connection: then ``shared`` makes it."""
     identity: Identity | None = None
     """What new connections are made with; kept ones of another are not used."""
+
+    def shared(self, pool: SharedPool) -> SharedConnection | None:
+        """What carries many requests, made for one dial."""
+        return None
 
     def dial(
         self,
@@ -105,6 +112,27 @@ class Dialer:
         return Dial(address, port, timeout_s, protocol, failed, None)
 
 
+class Http2Dialer(Dialer):
+    """Plain connections to an application that speaks HTTP/2 and is known to (RFC 9113, section
+    3.3): nothing is negotiated, so it is never spoken to in another version."""
+
+    is_sharing = True
+
+    def shared(self, pool: SharedPool) -> SharedConnection:
+        return Http2Client(pool, self.identity)
+
+    def dial(
+        self,
+        address: str,
+        port: int,
+        timeout_s: float,
+        protocol: asyncio.Protocol,
+        failed: Callable[[str], None],
+        shared: asyncio.Protocol | None = None,
+    ) -> Dial:
+        return Dial(address, port, timeout_s, shared or protocol, failed, None)
+
+
 class MeshDialer(Dialer):
     """Connections over mTLS, as one workload, to one service."""
 
@@ -115,6 +143,9 @@ class MeshDialer(Dialer):
         self._server_name = server_name
         self._expected = expected
         self._service = parse_spiffe_id(expected, domain)
+
+    def shared(self, pool: SharedPool) -> SharedConnection:
+        return StreamsClient(pool, self.identity)
 
     def dial(
         self,

@@ -10,12 +10,13 @@ Each ring counts what it was given, so that a reader who comes again knows how m
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from proxy.http.exchange import Exchange
+from proxy.core.access_entry import ID, MAX_ID_LINE, Entry, Request, trace_id_of
+from proxy.core.outcome import Outcome
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import SENTENCE, Flag
 from proxy.model.names import HostName
@@ -36,57 +37,25 @@ MAX_PROCESSES: Final = 100
 """Of one cursor, dead ones among them."""
 
 _ID: Final = b"x-request-id: "
-_TRACE: Final = b"traceparent: 00-"
-_TRACE_DIGITS: Final = 32
 _MAX_TARGET: Final = 256
 _MAX_TEXT: Final = 200
 
+_ID_LINE: Final = Request._fields.index("id_line")
+
 Side = Literal["source", "destination"]
-_Entry = tuple[Any, ...]
 
 
 class Ring:
     """Of one side."""
 
-    __slots__ = ("_bad", "_good", "bads", "goods", "side")
+    __slots__ = ("bad", "bads", "good", "goods", "side")
 
     def __init__(self, side: Side) -> None:
         self.side: Side = side
-        self._good: deque[_Entry] = deque(maxlen=KEPT)
-        self._bad: deque[_Entry] = deque(maxlen=KEPT_BAD)
+        self.good: deque[Entry] = deque(maxlen=KEPT)
+        self.bad: deque[Entry] = deque(maxlen=KEPT_BAD)
         self.goods = self.bads = 0
-        """Of each, since the start."""
-
-    def add(self, caller: str, service: str, exchange: Exchange, now: float) -> None:
-        """HOT. ``exchange`` is finished; it is not kept."""
-        head = exchange.head
-        # Near the end, where the proxies put it, with the trace behind it.
-        behind = b""
-        for line in reversed(head.lines):
-            if line.startswith(_ID):
-                break
-            behind = line
-        else:
-            return  # refused before it was given one
-        target = head.target
-        if len(target) > _MAX_TARGET:
-            target = target[:_MAX_TARGET]
-        upstream, rule, tried = exchange.target, exchange.rule, exchange.tried
-        status, flag = exchange.status, exchange.flag
-        if flag or status >= 500 or not status:
-            ring = self._bad
-            self.bads += 1
-        else:
-            ring = self._good
-            self.goods += 1
-        ring.append((
-            line, now, caller, service, head.method, target, rule.name if rule else "",
-            upstream.endpoint if upstream else None,
-            tuple([each.endpoint for each in tried]) if tried else (),  # type: ignore[attr-defined]
-            exchange.tries, status, flag, exchange.policy,
-            exchange.started, exchange.headed, exchange.body_bytes,
-            exchange.response_bytes, behind, exchange.detail,
-        ))  # fmt: skip
+        """Of each, since the start: whoever appends to one counts it."""
 
     def add_session(
         self,
@@ -105,28 +74,37 @@ class Ring:
     ) -> None:
         """A TCP session that is over: of its tries the last one's endpoint; bytes from and to the
         caller."""
+        outcome = Outcome(
+            caller=caller,
+            service=service,
+            method=b"",
+            protocol="tcp",
+            endpoint=endpoint,
+            attempts=attempts,
+            flag=flag,
+        )
+        entry = (
+            outcome, now, started, 0.0, 0.0, 0.0, b"", b"", b"", (), policy, detail,
+            received_bytes, sent_bytes,
+        )  # fmt: skip
         if flag:
-            ring = self._bad
             self.bads += 1
+            self.bad.append(entry)
         else:
-            ring = self._good
             self.goods += 1
-        ring.append((
-            b"", now, caller, service, b"", b"", "", endpoint, (), attempts, 0, flag, policy,
-            started, 0.0, received_bytes, sent_bytes, b"", detail,
-        ))  # fmt: skip
+            self.good.append(entry)
 
-    def entries(self) -> list[_Entry]:
+    def entries(self) -> list[Entry]:
         """The newest first."""
-        return sorted((*self._good, *self._bad), key=lambda entry: -entry[1])
+        return sorted((*self.good, *self.bad), key=lambda entry: -entry[1])
 
-    def since(self, goods: int, bads: int, *, is_bad_only: bool) -> tuple[list[_Entry], int]:
+    def since(self, goods: int, bads: int, *, is_bad_only: bool) -> tuple[list[Entry], int]:
         """What came after so many of each, in no order, and how many of it are forgotten."""
-        new, kept = max(0, self.bads - bads), self._bad
+        new, kept = max(0, self.bads - bads), self.bad
         found = list(islice(kept, max(0, len(kept) - new), None))
         missed = new - len(found)
         if not is_bad_only:
-            new, kept = max(0, self.goods - goods), self._good
+            new, kept = max(0, self.goods - goods), self.good
             rest = list(islice(kept, max(0, len(kept) - new), None))
             missed += new - len(rest)
             found += rest
@@ -139,6 +117,8 @@ class Recent:
     def __init__(self) -> None:
         self.host = HostName("")
         """Set by whoever knows."""
+        self.before_reading: Callable[[], None] = lambda: None
+        """Puts in what is not there yet."""
         self.source, self.destination = Ring("source"), Ring("destination")
         self._life = secrets.token_hex(4)
         """Tells a cursor of this process from one of another that was here before."""
@@ -148,11 +128,14 @@ class Recent:
 
     def find(self, request_id: str) -> tuple[SeenRequest, ...]:
         """Those of this id, the newest first; with an empty one, the newest of all."""
-        line = _ID + request_id.encode("latin-1", "replace")
+        self.before_reading()
+        line = (_ID + request_id.encode("latin-1", "replace"))[:MAX_ID_LINE]
         most = MAX_FOUND if request_id else NEWEST
-        found: list[tuple[float, Side, _Entry]] = []
+        found: list[tuple[float, Side, Entry]] = []
         for ring in (self.source, self.destination):
-            wanted = (e for e in ring.entries() if not request_id or e[0] == line)
+            wanted = (
+                e for e in ring.entries() if not request_id or e[_ID_LINE][:MAX_ID_LINE] == line
+            )
             found += ((entry[1], ring.side, entry) for entry in islice(wanted, most))
         found.sort(key=lambda each: -each[0])
         since = time.time() - time.monotonic()
@@ -160,12 +143,13 @@ class Recent:
 
     def ended(self, wanted: Wanted) -> Ended:
         """What ended since; of too many the newest."""
+        self.before_reading()
         rings = (self.source, self.destination)
         upto = f"{self._life}.{'.'.join(f'{ring.goods}.{ring.bads}' for ring in rings)}"
         if not wanted.cursor:
             return Ended(host=self.host, requests=(), next=upto, missed=0)
         before = _position(wanted.cursor, self._life)
-        found: list[tuple[float, Side, _Entry]] = []
+        found: list[tuple[float, Side, Entry]] = []
         missed = 0
         for ring, (goods, bads) in zip(rings, before, strict=True):
             entries, forgotten = ring.since(goods, bads, is_bad_only=wanted.is_bad_only)
@@ -173,7 +157,7 @@ class Recent:
             found += (
                 (entry[1], ring.side, entry)
                 for entry in entries
-                if not wanted.service or entry[3] == wanted.service
+                if not wanted.service or entry[0].service == wanted.service
             )
         found.sort(key=lambda each: each[0])
         missed += max(0, len(found) - MAX_ENDED)
@@ -181,35 +165,32 @@ class Recent:
         seen = tuple(self._seen(side, entry, since) for _, side, entry in found[-MAX_ENDED:])
         return Ended(host=self.host, requests=seen, next=upto, missed=missed)
 
-    def _seen(self, side: Side, entry: _Entry, since: float) -> SeenRequest:
-        (
-            line, now, caller, service, method, target, route, endpoint, tried,
-            tries, status, flag, policy, started, headed, body_bytes,
-            response_bytes, behind, detail,
-        ) = entry  # fmt: skip
-        trace = behind[len(_TRACE) :][:_TRACE_DIGITS] if behind.startswith(_TRACE) else b""
+    def _seen(self, side: Side, entry: Entry, since: float) -> SeenRequest:
+        seen = Request._make(entry)
+        outcome, started, ended = seen.outcome, seen.started, seen.ended
         return SeenRequest(
-            id=_text(line[len(_ID) :]),
+            id=_text(seen.id_line[ID:]),
             side=side,
             host=self.host,
-            ended_at=_rfc3339(since + now),
-            caller=caller,
-            service=service,
-            method=_text(method),
-            path=_text(target.partition(b"?")[0]),
-            route=route,
-            endpoints=tuple(_places(tried, endpoint)) if side == "source" else (),
-            tries=tries,
-            status=status,
-            flag=flag,
-            policy=policy,
-            duration_ms=round((now - started) * 1000, 3),
-            first_byte_ms=round((headed - started) * 1000, 3) if headed else 0.0,
-            request_bytes=body_bytes,
-            response_bytes=response_bytes,
-            protocol="http" if method else "tcp",
-            trace_id=_text(trace),
-            reason=_reason(flag, detail),
+            ended_at=_rfc3339(since + ended),
+            caller=outcome.caller,
+            service=outcome.service,
+            method=_text(outcome.method),
+            path=_text(seen.target[:_MAX_TARGET].partition(b"?")[0]),
+            route=outcome.route,
+            endpoints=tuple(_places(seen.tried, outcome.endpoint)) if side == "source" else (),
+            tries=outcome.attempts,
+            status=outcome.status,
+            flag=outcome.flag,
+            policy=seen.policy,
+            duration_ms=round((ended - started) * 1000, 3),
+            first_byte_ms=round((seen.headed - started) * 1000, 3) if seen.headed else 0.0,
+            request_bytes=seen.request_bytes,
+            response_bytes=seen.response_bytes,
+            protocol="http" if outcome.method else "tcp",
+            trace_id=trace_id_of(seen.trace_line),
+            grpc_status=outcome.grpc_status,
+            reason=_reason(outcome.flag, seen.detail),
         )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from proxy.http.downstream import WRITE_HIGH_BYTES
 from proxy.http.ledger import Ledger
+from proxy.http.wire import WRITE_HIGH_BYTES
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
 from proxy.net import scratch

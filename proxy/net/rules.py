@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from proxy.core.deadline import render
-from proxy.core.metrics import Histogram
 from proxy.core.retry import CompiledRetries, compile_retries
 from proxy.core.routing import CompiledRoute, Hasher, compile_hash
 from proxy.core.table import ClusterKey, OutboundRoute
@@ -20,14 +19,12 @@ Clusters = Mapping[ClusterKey, Cluster]
 
 
 class Rule:
-    """One route, or what holds where none matches. Read-only, but for its series."""
+    """One route, or what holds where none matches. Read-only."""
 
     __slots__ = (
-        "answered",
         "cluster",
         "clusters",
         "deadline_line",
-        "failed",
         "hashers",
         "is_plain",
         "mirror",
@@ -59,9 +56,6 @@ class Rule:
         if route.mirror is not None:
             self.mirror = clusters.get((route.mirror.service or owner.service, route.mirror.subset))
             self.mirror_share = route.mirror.percent / 100
-        self.answered: Histogram | None = None
-        """Its reporter's: the series of its requests that went well; and of the others."""
-        self.failed: Histogram | None = None
         self.deadline_line = render(self.timeouts.request_s) if self.timeouts.request_s else b""
         self.is_plain = (
             self.cluster is not None
@@ -119,7 +113,7 @@ def _timeouts(own: Timeouts, route: Route) -> Timeouts:
         return own
     changes: dict[str, Any] = {
         key: value
-        for key in ("per_try_s", "request_s")
+        for key in ("per_try_s", "request_s", "grpc_s")
         if (value := getattr(route.timeouts, key)) is not None
     }
     return msgspec.structs.replace(own, **changes)

@@ -105,7 +105,12 @@ class Server:
         self._registrar = Registrar(settings, self._consul, self._standing, rng=rng)
         self._checkers = {
             work.service: HealthChecker(
-                work.service, work.app, work.health, self._health_changed, rng=rng
+                work.service,
+                work.app,
+                work.health,
+                self._health_changed,
+                rng=rng,
+                protocol=work.protocol,
             )
             for work in settings.workloads
         }

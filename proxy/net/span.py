@@ -8,6 +8,7 @@ from http import HTTPMethod
 from time import monotonic
 from typing import Final, Protocol
 
+from proxy.core.grpc import Status
 from proxy.core.otlp import CLIENT, SERVER, Key, event, span
 from proxy.core.retry import Failure
 from proxy.core.trace_context import MAX_STATE_BYTES, Context
@@ -27,10 +28,18 @@ MAX_RETRIES: Final = 8
 _ID: Final = b"x-request-id: "
 _METHODS: Final = frozenset(each.value.encode() for each in HTTPMethod) | {b"QUERY"}
 """Those that the conventions know; another one is ``_OTHER``."""
+_ERRORS_OF_SERVERS: Final = frozenset(
+    (
+        *(Status.UNKNOWN, Status.DEADLINE_EXCEEDED, Status.UNIMPLEMENTED, Status.INTERNAL),
+        *(Status.UNAVAILABLE, Status.DATA_LOSS),
+    )
+)
+"""By OpenTelemetry's conventions for gRPC; a client's errors are all but OK."""
 _DELAYED: Final = Flag.FAULT_DELAY.value
 _REASONS: Final = {
     Failure.CONNECT: b"connect-failure",
     Failure.REFUSED_BY_PEER: b"refused",
+    Failure.UNPROCESSED: b"unprocessed",
     Failure.RESET: b"reset",
     Failure.PROTOCOL: b"protocol-error",
     Failure.TIMEOUT: b"timeout",
@@ -55,6 +64,11 @@ _client_address = Key("client.address").text
 _http_1_0 = Key("network.protocol.version").text(b"1.0")
 _http_1_1 = Key("network.protocol.version").text(b"1.1")
 _error_type = Key("error.type").text
+
+_rpc_system = Key("rpc.system").text(b"grpc")
+_rpc_service = Key("rpc.service").text
+_rpc_method = Key("rpc.method").text
+_rpc_status = Key("rpc.grpc.status_code").number
 
 _side = Key("mesh.side").text
 _source_service = Key("mesh.source.service").text
@@ -137,7 +151,9 @@ class Span:
         "_ended",
         "_endpoint",
         "_flag",
+        "_grpc_status",
         "_hop",
+        "_is_grpc",
         "_is_old",
         "_method",
         "_parent_id",
@@ -192,6 +208,8 @@ class Span:
         state = state_of(head)
         self._state = state if len(state) <= MAX_STATE_BYTES and state.isascii() else b""
         self._status, self._flag, self._policy = exchange.status, exchange.flag, exchange.policy
+        self._grpc_status = None if exchange.grpc is None else exchange.grpc.status
+        self._is_grpc = exchange.grpc is not None
         self._detail = exchange.detail[:MAX_TEXT]
         self._route = exchange.rule.name if exchange.rule is not None else ""
         if self._hop.is_client and exchange.target is not None:
@@ -206,8 +224,11 @@ class Span:
 
     @property
     def is_error(self) -> bool:
-        """By the conventions: a 4xx is an error of who asked, so of the client's span alone."""
+        """By the conventions: a 4xx is an error of who asked, so of the client's span alone, and
+        so are some statuses of gRPC."""
         status = self._status
+        if self._grpc_status is not None and self._grpc_status != Status.OK:
+            return self._hop.is_client or self._grpc_status in _ERRORS_OF_SERVERS
         if status >= 500 or not status:
             return True
         if status >= 400:
@@ -226,7 +247,10 @@ class Span:
             add(_method(b"_OTHER"))
             add(_original_method(self._method))
         path = _text(self._target)
+        name = self._method if known else b"HTTP"
         add(_url_path(path))
+        if self._is_grpc:
+            name = self._say_rpc(said, path) or name
         add(_http_1_0 if self._is_old else _http_1_1)
         if self._status:
             add(_status_code(self._status))
@@ -247,14 +271,14 @@ class Span:
             add(_policy(_text(self._policy.encode())))
         if is_error:
             failed_by = self._flag if self._flag != _DELAYED else ""
-            add(_error_type(_text(failed_by.encode()) or b"%d" % self._status))
+            add(_error_type(_text(failed_by.encode()) or self._failed_status()))
         return span(
             trace_id=self.trace_id,
             span_id=self.span_id,
             parent_id=self._parent_id,
             state=self._state,
             trace_flags=self._context.flags,
-            name=self._method if known else b"HTTP",
+            name=name,
             kind=CLIENT if is_client else SERVER,
             started_ns=since_ns + int(self._started * 1e9),
             ended_ns=since_ns + int(self._ended * 1e9),
@@ -263,6 +287,23 @@ class Span:
             is_error=is_error,
             reason=self._reason() if is_error else b"",
         )
+
+    def _failed_status(self) -> bytes:
+        if self._grpc_status is not None and self._grpc_status != Status.OK:
+            return self._grpc_status.name.encode()
+        return b"%d" % self._status
+
+    def _say_rpc(self, said: list[bytes], path: bytes) -> bytes:
+        """The call's name; empty: the path is none of gRPC's."""
+        said.append(_rpc_system)
+        if self._grpc_status is not None:
+            said.append(_rpc_status(self._grpc_status))
+        service, _, method = path[1:].rpartition(b"/")
+        if not service or not method:
+            return b""
+        said.append(_rpc_service(service))
+        said.append(_rpc_method(method))
+        return path[1:]
 
     def _say_as_client(self, said: list[bytes], path: bytes) -> None:
         if self._authority and path.startswith(b"/"):

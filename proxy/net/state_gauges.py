@@ -9,6 +9,7 @@ from typing import Final, get_args
 
 from proxy.core.breaker import Reason
 from proxy.core.metrics import Metrics
+from proxy.http.exchange import Exchange
 from proxy.http.ledger import Ledger
 from proxy.net.cluster import Cluster, Standing, state_of
 from proxy.net.inbound import InboundWorkload
@@ -75,6 +76,11 @@ class StateGauges:
         self._downstream_requests = metrics.gauge(
             "mesh_downstream_requests", "Requests and TCP sessions in flight.", ("reporter",)
         )
+        self._tunnels = metrics.gauge(
+            "mesh_tunnels_open",
+            "Requests that changed their protocol, such as WebSockets, and go on.",
+            ("reporter", *_DESTINATION),
+        )
         metrics.observers.append(self._show)
 
     def _show(self) -> None:
@@ -100,9 +106,21 @@ class StateGauges:
         ledgers = self._ledgers.items()
         self._downstream_connections.show({(s,): len(each.connections) for s, each in ledgers})
         self._downstream_requests.show({(s,): len(each.exchanges) for s, each in ledgers})
+        self._tunnels.show(_tunnels(self._ledgers))
 
 
 _Clusters = Mapping[tuple[str, ...], Cluster]
+
+
+def _tunnels(ledgers: Mapping[str, Ledger]) -> dict[tuple[str, ...], float]:
+    shown: dict[tuple[str, ...], float] = {}
+    for side, ledger in ledgers.items():
+        for each in ledger.exchanges:
+            if isinstance(each, Exchange) and each.is_tunnel:
+                caller, _, service = each.handler.subject.partition(" -> ")
+                key = (side, caller, service)
+                shown[key] = shown.get(key, 0) + 1
+    return shown
 
 
 def _states(clusters: _Clusters) -> dict[tuple[str, ...], float]:

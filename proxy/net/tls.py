@@ -380,6 +380,10 @@ class TlsTransport(asyncio.Protocol):
         size: int = self._raw.get_write_buffer_size()
         return size
 
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        """What comes from now on is another one's."""
+        self._upper = protocol
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._raw.get_extra_info(name, default)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from proxy.core.peer import identify
 from proxy.http.frames import ALPN
+from proxy.http.h2.frames import ALPN as HTTP2
 from proxy.model.names import InvalidName, ServiceName, TrustDomain, server_name, spiffe_id
 from proxy.model.settings import Settings
 from proxy.model.status import IdentityStatus
@@ -104,8 +105,11 @@ def _hardened(protocol: Any) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_TICKET
     # Of a chain nothing below 112 bits (RSA 2048, SHA-2), whatever the host's own default is.
     context.set_ciphers("DEFAULT:@SECLEVEL=2")
-    context.set_alpn_protocols([ALPN])  # a peer that does not know it speaks HTTP/1.1
-    if protocol == ssl.PROTOCOL_TLS_SERVER:
+    # A peer that names none of them speaks HTTP/1.1.
+    if protocol == ssl.PROTOCOL_TLS_CLIENT:
+        context.set_alpn_protocols([ALPN, "http/1.1"])
+    else:
+        context.set_alpn_protocols([ALPN, HTTP2, "http/1.1"])
         context.num_tickets = 0  # a resumed session would skip the verification of its peer
     return context
 

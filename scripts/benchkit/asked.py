@@ -5,15 +5,17 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchkit.multiplexed import PHASES as MULTIPLEXED_PHASES
 from benchkit.turn import PHASES as TURN_PHASES
 from benchkit.turn import Effort
 
 TREE = Path(__file__).resolve().parents[2]
-PHASES = (*TURN_PHASES, "scale", "observability")
+PHASES = (*TURN_PHASES, *MULTIPLEXED_PHASES, "scale", "observability")
 CONTESTANTS = ("meshctl", "envoy", "haproxy", "nginx", "consul", "bare")
 """``bare``: those of ours, Envoy and HAProxy that were chosen, once more without the features."""
 
 _PROFILE_S = 10.0
+_QUICK_DOWNLOAD_BYTES = 256 * 1024**2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rate", type=float, help="of the latency phase, per s (a third of Envoy's saturation)"
+    )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="TREE",
+        help="a checkout of an earlier commit, as one more contestant over HTTP/1.1 and TCP",
     )
     parser.add_argument("--proxy-core", type=int, default=1)
     parser.add_argument("--load-core", type=int, default=0)
@@ -76,6 +84,8 @@ def problem(options: argparse.Namespace) -> str:
     is_whole = options.only == PHASES and options.contestants == CONTESTANTS
     if options.out is None and is_whole and not options.quick:
         options.out = TREE / "docs" / "benchmarks.md"
+    if options.before is not None and not (options.before / "pyproject.toml").is_file():
+        return f"--before: {options.before} is no tree of this project"
     if (
         options.rounds < 1
         or not 1 <= options.duration <= 600
@@ -98,4 +108,5 @@ def effort(options: argparse.Namespace) -> Effort:
         warmup_s=1.0 if options.quick else 2.0,
         paced_s=2.0 if options.quick else 4.0,
         tcp_s=1.0 if options.quick else 3.0,
+        download_bytes=_QUICK_DOWNLOAD_BYTES if options.quick else 1024**3,
     )

@@ -18,6 +18,7 @@ from benchkit import (
     connections,
     figures,
     machine,
+    multiplexed,
     needs,
     observability,
     profile,
@@ -70,6 +71,8 @@ def _measure(options: argparse.Namespace, progress: "_Progress") -> int:
     needs.programs(progress.say, _programs(options))
     installed = needs.python_packages(progress.say, TREE)
     contestants = _contestants(installed, options.contestants, progress.say)
+    if options.before is not None:
+        contestants.insert(1, _before(options.before, progress.say))
     facts = machine.facts(machine.observe(_python_version(installed.host_python)))
     effort = asked.effort(options)
     samples: list[Sample] = []
@@ -92,6 +95,11 @@ def _measure(options: argparse.Namespace, progress: "_Progress") -> int:
                 site, contestants, options.rounds, effort, rate_per_s, progress.show
             ):
                 note(sample)
+        groups = frozenset(options.only) & frozenset(multiplexed.PHASES)
+        for sample in multiplexed.run(
+            site, contestants, options.rounds, effort, groups, progress.show
+        ):
+            note(sample)
         ours = next((one for one in contestants if isinstance(one, Ours)), None)
         if "scale" in options.only and ours is not None:
             for number in range(1, options.scale_rounds + 1):
@@ -200,6 +208,7 @@ def _perf(say: Callable[[str], None]) -> Path | None:
 def _programs(options: argparse.Namespace) -> tuple[str, ...]:
     """Programs and files of the machine that the chosen contestants need."""
     wanted = ["wrk", "nginx"]
+    wanted += ["h2load", "nghttpd"] if set(multiplexed.PHASES) & set(options.only) else []
     wanted += ["haproxy"] if "haproxy" in options.contestants else []
     wanted += [str(STREAM_MODULE)] if "nginx" in options.contestants else []
     return tuple(wanted)
@@ -233,6 +242,16 @@ def _contestants(
     return found
 
 
+def _before(tree: Path, say: Callable[[str], None]) -> Contestant:
+    installed = needs.python_packages(say, tree, prefix="before-")
+    return Ours(
+        host_python=installed.host_python,
+        operator_python=installed.operator_python,
+        version=version_of(installed.host_python, installed.revision),
+        is_before=True,
+    )
+
+
 def _python_version(python: Path) -> str:
     code = "import platform; print(platform.python_implementation(), platform.python_version())"
     return _said([str(python), "-I", "-c", code])
@@ -249,6 +268,11 @@ def _tools(host_python: Path) -> dict[str, str]:
         "libraries of meshctl": _said([str(host_python), "-I", "-c", code]),
         "wrk": _said(["wrk", "-v"]).split("Copyright")[0].removeprefix("wrk ").strip(),
         "nginx": _said(["nginx", "-v"]).rpartition("/")[2],
+        **(
+            {"nghttp2": _said(["h2load", "--version"]).rpartition("/")[2]}
+            if shutil.which("h2load")
+            else {}
+        ),
     }
 
 
@@ -268,6 +292,12 @@ def _line(sample: Sample) -> str:
             (Metric.P99_DIRECT_MS, "ms p99"),
             (Metric.RSS_HELD_MIB, "MiB"),
             (Metric.TCP_CPU_S_PER_GIB, "CPU-s/GiB"),
+            (Metric.UNARY_US, "us/call"),
+            (Metric.FLOOD_US, "us/message at full speed"),
+            (Metric.ECHO_US, "us/message one at a time"),
+            (Metric.DOWNLOAD_CPU_S_PER_GIB, "CPU-s/GiB of download"),
+            (Metric.PSS_STREAMS_MIB, "MiB with idle streams"),
+            (Metric.PSS_WEBSOCKETS_MIB, "MiB with WebSockets"),
             (Metric.APPLY_MS, "ms to apply"),
             (Metric.POLICY_AFTER_MIB, "MiB of policy"),
             (Metric.OBSERVED_NOT_US, "us/request with all off"),
@@ -314,6 +344,11 @@ def _is_complete(run: report.Run, contestants: Sequence[Contestant], phases: Seq
         "latency": Metric.P99_ADDED_MS,
         "tcp": Metric.TCP_CPU_S_PER_GIB,
         "memory": Metric.RSS_HELD_MIB,
+        "unary": Metric.UNARY_US,
+        "streaming": Metric.ECHO_US,
+        "download": Metric.DOWNLOAD_CPU_S_PER_GIB,
+        "streams": Metric.PSS_STREAMS_MIB,
+        "websockets": Metric.PSS_WEBSOCKETS_MIB,
     }
     return not figures.faults(run.samples) and all(
         figures.of(run.samples, one.name, of_phase[phase]) is not None

@@ -42,6 +42,19 @@ class Metric(StrEnum):
     SCRAPE_P99_RATIO = "scrape_p99_ratio"
     TOP_MS = "top_refresh_ms"
     DASHBOARD_MS = "dashboard_refresh_ms"
+    MULTIPLEXED_FOREIGN_SHARE = "multiplexed_foreign_share"
+    UNARY_US = "cpu_us_per_call"
+    UNARY_PER_S = "calls_per_s"
+    FLOOD_US = "cpu_us_per_streamed_message"
+    FLOOD_PER_S = "streamed_messages_per_s"
+    ECHO_US = "cpu_us_per_echoed_message"
+    ECHO_PER_S = "echoed_messages_per_s"
+    DOWNLOAD_CPU_S_PER_GIB = "http2_cpu_s_per_gib"
+    DOWNLOAD_MIB_PER_S = "http2_mib_per_s"
+    RSS_STREAMS_MIB = "rss_idle_streams_mib"
+    PSS_STREAMS_MIB = "pss_idle_streams_mib"
+    RSS_WEBSOCKETS_MIB = "rss_websockets_mib"
+    PSS_WEBSOCKETS_MIB = "pss_websockets_mib"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from benchkit.contestants.nginx import STREAM_MODULE
 from benchkit.processes import Failed
 
 _PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "haproxy": "haproxy", "perf": "linux-perf"}
+_PACKAGES |= {"h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}
 _FILES = {str(STREAM_MODULE): "libnginx-mod-stream"}
 _ALWAYS_THERE = ("taskset", "setpriv")
 _INSTALL_S = 900
@@ -79,14 +80,17 @@ def programs(say: Say, wanted: Sequence[str]) -> None:
     _call(command, environment)
 
 
-def python_packages(say: Say, tree: Path) -> Installed:
-    """The three environments, from the cache where their requirements have not changed."""
+def python_packages(say: Say, tree: Path, *, prefix: str = "") -> Installed:
+    """The three environments, from the cache where their requirements have not changed.
+
+    ``prefix``: of the names of those that get the tree's wheel; another tree needs its own.
+    """
     cache = cache_directory()
     project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     peers = _peers(say, cache)
-    host = _environment(say, cache, "host", project["optional-dependencies"]["host"])
-    operator = _environment(say, cache, "operator", project["dependencies"])
-    say("building this tree's wheel")
+    host = _environment(say, cache, f"{prefix}host", project["optional-dependencies"]["host"])
+    operator = _environment(say, cache, f"{prefix}operator", project["dependencies"])
+    say(f"building the wheel of {tree.name}")
     with tempfile.TemporaryDirectory(prefix="meshctl-wheel-") as directory:
         _call([str(host), "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, str(tree)])
         wheel = next(Path(directory).glob("*.whl"))

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from proxy.model.names import parse_service, parse_trust_domain
-from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot
+from proxy.model.policy import Policy, Route, ServicePolicy, Snapshot, Timeouts
 from proxy.model.registration import SNAPSHOT_KEY
+from proxy.model.resilience import Limits
 from proxy.model.routing import DirectResponse, HeaderChanges, Match, PathMatch, TextMatch
 from proxy.model.snapshot import pack
 from proxy.model.telemetry import AccessLog, Telemetry, Tracing
@@ -26,10 +27,10 @@ ROUTES_PER_SERVICE = 5
 
 
 def make(request: dict[str, Any], generation: int) -> dict[str, bytes]:
-    """``trust_domain``, ``service`` with its ``routes`` and, beside it, ``others``:
-    names of services that get ``ROUTES_PER_SERVICE`` routes each. ``told``, if there is any, has
-    for each generation what is told of calls, and ``statuses`` that the caller's own proxy
-    answers with under ``/status/``."""
+    """``trust_domain``, ``service`` with its ``routes``, ``most_requests`` and ``request_s``, and
+    ``others``: names of services that get ``ROUTES_PER_SERVICE`` routes each. ``told``, if there
+    is any, has for each generation what is told of calls, and ``statuses`` that the caller's own
+    proxy answers with under ``/status/``."""
     told = request["told"][generation - 1] if request["told"] else {}
     service = ServicePolicy(
         routes=tuple(
@@ -43,6 +44,8 @@ def make(request: dict[str, Any], generation: int) -> dict[str, bytes]:
             for route in request["routes"]
         )
         + tuple(_answering(status) for status in told.get("statuses", ())),
+        timeouts=Timeouts(request_s=request["request_s"]),
+        limits=Limits(requests=request["most_requests"], pending=request["most_requests"]),
         access_log=msgspec.convert(told.get("access_log", {}), AccessLog),
         tracing=msgspec.convert(told.get("tracing", {}), Tracing),
     )

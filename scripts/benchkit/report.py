@@ -13,6 +13,8 @@ from benchkit.rounds import DIRECT
 from benchkit.rows import (
     CHARTED,
     CONDITIONS,
+    MULTIPLEXED_CONDITIONS,
+    MULTIPLEXED_ROWS,
     OBSERVABILITY_CONDITIONS,
     OBSERVABILITY_ROWS,
     ROWS,
@@ -77,6 +79,7 @@ def markdown(run: Run, chart_name: str, *, soaked: str = "") -> str:
         "",
         *_group_section(run, full, "Two hops with every feature on", f"Relative to {REFERENCE}:"),
         *_group_section(run, bare, "Bare", f"Relative to {_bare(REFERENCE)}:"),
+        *_multiplexed_section(run, full),
         *_own_section(run, "A large policy", scale.NAME, SCALE_ROWS, SCALE_CONDITIONS),
         *_own_section(
             run,
@@ -119,9 +122,11 @@ def markdown(run: Run, chart_name: str, *, soaked: str = "") -> str:
 def terminal(run: Run) -> str:
     """The same tables in plain text, columns aligned, warnings first."""
     parts = [warning.replace("**", "") for warning in _warnings(run) if warning]
-    for names in (_columns(run, bare=False), _columns(run, bare=True)):
-        rows = [["", *names], *_absolute_rows(run, names)]
-        if ratios := _ratio_rows(run, names):
+    full = _columns(run, bare=False)
+    groups = (full, ROWS), (_able(run, full), MULTIPLEXED_ROWS), (_columns(run, bare=True), ROWS)
+    for names, known in groups:
+        rows = [["", *names], *_absolute_rows(run, names, known)]
+        if ratios := _ratio_rows(run, names, known):
             rows += [[f"ratio to {_reference(names)}", *("" for _ in names)], *ratios]
         if len(rows) > 1:
             parts.append(aligned(rows))
@@ -189,7 +194,11 @@ def _warnings(run: Run) -> list[str]:
     shares = [
         share.median
         for entrant in run.entrants
-        for metric in (Metric.FOREIGN_SHARE, Metric.MACHINE_FOREIGN_SHARE)
+        for metric in (
+            Metric.FOREIGN_SHARE,
+            Metric.MACHINE_FOREIGN_SHARE,
+            Metric.MULTIPLEXED_FOREIGN_SHARE,
+        )
         if (share := figures.of(run.samples, entrant.name, metric)) is not None
     ]
     worst = max(shares, default=0.0)
@@ -237,18 +246,42 @@ def _group_section(run: Run, names: Sequence[str], title: str, relative: str) ->
     ]
 
 
-def _absolute_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
+def _multiplexed_section(run: Run, names: Sequence[str]) -> list[str]:
+    able = _able(run, names)
+    rows = _absolute_rows(run, able, MULTIPLEXED_ROWS)
+    if not rows:
+        return []
+    ratios = _ratio_rows(run, able, MULTIPLEXED_ROWS)
+    return [
+        "## HTTP/2, gRPC and WebSocket",
+        "",
+        *table(["", *able], rows),
+        "",
+        *([f"Relative to {REFERENCE}:", "", *table(["", *able], ratios), ""] if ratios else []),
+        *(f"* {condition}" for condition in MULTIPLEXED_CONDITIONS),
+        "",
+    ]
+
+
+def _able(run: Run, names: Sequence[str]) -> list[str]:
+    """Those who took part in one of the groups."""
+    metrics = {row.metric for row in MULTIPLEXED_ROWS}
+    took_part = {one.contestant for one in run.samples if metrics & set(one.figures)}
+    return [name for name in names if name in took_part]
+
+
+def _absolute_rows(run: Run, names: Sequence[str], known: Sequence[Row] = ROWS) -> list[list[str]]:
     rows = []
-    for row in ROWS:
+    for row in known:
         spreads = [figures.of(run.samples, name, row.metric) for name in names]
         if any(spreads):
             rows.append([_title(row), *(cell(spread, row.scale) for spread in spreads)])
     return rows
 
 
-def _ratio_rows(run: Run, names: Sequence[str]) -> list[list[str]]:
+def _ratio_rows(run: Run, names: Sequence[str], known: Sequence[Row] = ROWS) -> list[list[str]]:
     rows = []
-    for row in ROWS:
+    for row in known:
         if not row.has_ratio:
             continue
         reference = _reference(names)

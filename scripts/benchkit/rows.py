@@ -62,6 +62,33 @@ ROWS = (
     ),
 )
 
+MULTIPLEXED_ROWS = (
+    Row(metric=Metric.UNARY_US, title="CPU per unary call", unit="µs"),
+    Row(metric=Metric.UNARY_PER_S, title="unary calls", unit="/s", is_better_low=False),
+    Row(metric=Metric.FLOOD_US, title="CPU per message, as fast as they go", unit="µs"),
+    Row(
+        metric=Metric.FLOOD_PER_S,
+        title="messages, as fast as they go",
+        unit="/s",
+        is_better_low=False,
+    ),
+    Row(metric=Metric.ECHO_US, title="CPU per message, one at a time", unit="µs"),
+    Row(metric=Metric.ECHO_PER_S, title="messages, one at a time", unit="/s", is_better_low=False),
+    Row(metric=Metric.DOWNLOAD_CPU_S_PER_GIB, title="CPU of the download", unit="s/GiB"),
+    Row(metric=Metric.DOWNLOAD_MIB_PER_S, title="the download", unit="MiB/s", is_better_low=False),
+    Row(metric=Metric.RSS_STREAMS_MIB, title="RSS a proxy, 10,000 idle streams", unit="MiB"),
+    Row(metric=Metric.PSS_STREAMS_MIB, title="PSS a proxy, 10,000 idle streams", unit="MiB"),
+    Row(metric=Metric.RSS_WEBSOCKETS_MIB, title="RSS a proxy, 1,000 WebSockets", unit="MiB"),
+    Row(metric=Metric.PSS_WEBSOCKETS_MIB, title="PSS a proxy, 1,000 WebSockets", unit="MiB"),
+    Row(
+        metric=Metric.MULTIPLEXED_FOREIGN_SHARE,
+        title="proxy core used by others",
+        unit="%",
+        has_ratio=False,
+        scale=100,
+    ),
+)
+
 SCALE_ROWS = (
     Row(metric=Metric.APPLY_MS, title="published to applied, median of ten", unit="ms"),
     Row(metric=Metric.APPLY_SLOWEST_MS, title="published to applied, slowest of ten", unit="ms"),
@@ -137,6 +164,28 @@ CONDITIONS = (
     "TCP relay: a body of 8 MiB, again and again, through the TCP path of the same two processes.",
     "Ratios are formed within each round, then their median is taken. In brackets: smallest and "
     "largest.",
+)
+
+MULTIPLEXED_CONDITIONS = (
+    "The same two sidecars with every feature on, but the service is declared as gRPC (or HTTP/2, "
+    "or for WebSockets HTTP/1.1) and routed by gRPC service and a header. Whoever can speaks "
+    "HTTP/2 on all three connections; our two proxies speak their own frames between them. "
+    "Envoy counts calls by service, method and status too.",
+    "Unary: h2load, 4 connections of 8 calls at a time, 16 methods in turn, messages of 100 bytes "
+    "either way; the application is nghttpd, which answers with a message and `grpc-status: 0`. "
+    "An answer without the message is a failure, as a gRPC error has status 200 too.",
+    "Streams: 4 connections of 8 streams, messages of 1 KiB, caller and application of this "
+    "project (standard library only): frames that were made beforehand, and flow control as the "
+    "specification has it, windows of 64 KiB, granted in steps of 32 KiB. As fast as they go: "
+    "the application sends whatever credit allows. One at a time: each message is answered with "
+    "itself before the next is sent; both are counted. A go counts only if not one message is "
+    "missing and each stream ends with `grpc-status: 0`.",
+    "Download: one body of 1 GiB (256 MiB with --quick) on one stream of one connection, h2load "
+    "and nghttpd. It costs from the start: there is no warming up.",
+    "Idle: 100 connections of 100 streams, each after one message either way, and 1,000 "
+    "WebSockets after one frame either way. The limits of requests in flight are raised for it, "
+    "for all alike.",
+    "CPU per call, message or GiB is that of the two proxies, whatever the load tool costs.",
 )
 
 SCALE_CONDITIONS = (

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchkit import figures, observability, scale
+from benchkit.contestants.ours import BEFORE
 from benchkit.figures import Metric, Sample, Spread
 
 OURS = "meshctl"
@@ -66,6 +67,48 @@ def judge(samples: Sequence[Sample]) -> list[Target]:
             "CPU per GiB of TCP, of Envoy's",
             "at most 1",
             against(Metric.TCP_CPU_S_PER_GIB),
+            lambda it: it.median <= 1,
+        ),
+        (
+            "CPU per request over HTTP/1.1, of that of an earlier commit",
+            f"does not grow (at most {SAME})",
+            figures.ratio(samples, OURS, BEFORE, Metric.CPU_US_PER_REQUEST),
+            lambda it: it.median <= SAME,
+        ),
+        (
+            "CPU per unary gRPC call of 100 bytes, of Envoy's",
+            "at most 0.7",
+            against(Metric.UNARY_US),
+            lambda it: it.median <= 0.7,
+        ),
+        (
+            "CPU per streamed gRPC message of 1 KiB, as fast as they go, of Envoy's",
+            "at most 1",
+            against(Metric.FLOOD_US),
+            lambda it: it.median <= 1,
+        ),
+        (
+            "CPU per streamed gRPC message of 1 KiB, one at a time on each stream, of Envoy's",
+            "at most 1",
+            against(Metric.ECHO_US),
+            lambda it: it.median <= 1,
+        ),
+        (
+            "CPU per GiB of an HTTP/2 download, of Envoy's",
+            "at most 1.2",
+            against(Metric.DOWNLOAD_CPU_S_PER_GIB),
+            lambda it: it.median <= 1.2,
+        ),
+        (
+            "memory at 10,000 idle gRPC streams, of Envoy's",
+            "at most 1",
+            against(Metric.PSS_STREAMS_MIB),
+            lambda it: it.median <= 1,
+        ),
+        (
+            "memory at 1,000 WebSockets, of Envoy's",
+            "at most 1",
+            against(Metric.PSS_WEBSOCKETS_MIB),
             lambda it: it.median <= 1,
         ),
         (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchkit import connections, machine, probe
 from benchkit.backend import Backend
-from benchkit.contestants import Contestant, Group, Pair, Ports, Site
+from benchkit.contestants import Application, Contestant, Group, Pair, Ports, Site
 from benchkit.figures import Metric, Sample
 from benchkit.load import Load, Outcome, pause_for
 from benchkit.processes import Failed, all_cpu_s
@@ -39,6 +39,8 @@ class Effort:
     tcp_connections: int = 4
     paced_connections: int = 64
     held_connections: int = 1000
+    held_streams: int = 10_000
+    download_bytes: int = _GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class Measured:
 
     def http(self, url: str, effort: Effort, *, is_varied: bool) -> None:
         cores = (self._bench.proxy_core, self._bench.load_core)
-        before, cpu, everything = _busy_s(cores), self.cpu_s(), all_cpu_s()
+        before, cpu, everything = busy_s(cores), self.cpu_s(), all_cpu_s()
         at = time.monotonic()
         outcome = self._bench.load.run(
             url,
@@ -105,7 +107,7 @@ class Measured:
         )
         wall = time.monotonic() - at
         used, ours = self.cpu_s() - cpu, all_cpu_s() - everything
-        busy = [after - earlier for after, earlier in zip(_busy_s(cores), before, strict=True)]
+        busy = [after - earlier for after, earlier in zip(busy_s(cores), before, strict=True)]
         if self.note_faults("http", outcome):
             self.figures |= {
                 Metric.CPU_US_PER_REQUEST: used / outcome.succeeded * 1e6,
@@ -152,7 +154,8 @@ class Measured:
             self.faults.append(f"memory: {error}")
 
 
-def _busy_s(cores: Sequence[int]) -> list[float]:
+def busy_s(cores: Sequence[int]) -> list[float]:
+    """How long each has worked so far, for whomever."""
     stat = Path("/proc/stat").read_text()
     return [machine.busy_ticks(stat, core) / machine.TICKS_PER_S for core in cores]
 
@@ -201,11 +204,15 @@ def take(
 
 @contextmanager
 def started(
-    bench: Bench, contestant: Contestant, label: str, progress: Progress
+    bench: Bench,
+    contestant: Contestant,
+    label: str,
+    progress: Progress,
+    application: Application | None = None,
 ) -> Iterator[Callable[[], tuple[Site, Pair, Processes]]]:
     """A call that starts the contestant; everything it left ends with the context."""
     with ExitStack() as cleanup:
-        site = cleanup.enter_context(new_site(bench, f"{label}-{contestant.name}"))
+        site = cleanup.enter_context(new_site(bench, f"{label}-{contestant.name}", application))
         processes = cleanup.enter_context(Processes())
 
         def attempt() -> tuple[Site, Pair, Processes]:
@@ -216,7 +223,8 @@ def started(
 
 
 @contextmanager
-def new_site(bench: Bench, label: str) -> Iterator[Site]:
+def new_site(bench: Bench, label: str, application: Application | None = None) -> Iterator[Site]:
+    """``application`` None: the backend."""
     directory = bench.directory / label.replace(" ", "-")
     directory.mkdir(mode=0o700)
     try:
@@ -224,6 +232,7 @@ def new_site(bench: Bench, label: str) -> Iterator[Site]:
             directory=directory,
             identities=bench.identities,
             backend_port=bench.backend.port,
+            application=application or Application(port=bench.backend.port),
             ports=free_ports(),
             proxy_core=bench.proxy_core,
             load_core=bench.load_core,

@@ -5,11 +5,14 @@
 
 ``http`` answers a GET with a JSON document that says who it is, who the mesh says is calling, and
 for ``/`` what the services it called answered. After ``POST /break`` it is healthy by its own
-account and answers 503, until ``POST /mend``. ``tcp`` sends each line back in upper case, and a
-line count after the client has closed its side. Standard library only: it also runs on hosts.
+account and answers 503, until ``POST /mend``. At ``/echo`` it is a WebSocket that sends short
+texts back in upper case. ``tcp`` sends each line back in upper case, and a line count after the
+client has closed its side. Standard library only: it also runs on hosts.
 """
 
 import argparse
+import base64
+import hashlib
 import http.client
 import json
 import signal
@@ -21,6 +24,9 @@ from urllib.parse import urlsplit
 CALL_TIMEOUT_S = 10.0
 PASSED_ON = ("x-request-id", "traceparent", "tracestate")
 """All that an application has to do for a request to be one trace."""
+
+WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455, section 1.3."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -38,6 +44,9 @@ class Answer(BaseHTTPRequestHandler):
         if Answer.is_broken:
             self.reply({"service": self.name, "version": self.version, "error": "broken"}, 503)
             return
+        if self.path == "/echo" and self.headers.get("upgrade", "").lower() == "websocket":
+            self.converse()
+            return
         calls = self.calls if self.path == "/" else {}
         self.reply(
             {
@@ -49,6 +58,23 @@ class Answer(BaseHTTPRequestHandler):
                 "called": {name: self.call(url) for name, url in calls.items()},
             }
         )
+
+    def converse(self) -> None:
+        key = self.headers.get("sec-websocket-key", "") + WEBSOCKET_GUID
+        self.send_response(101)
+        self.send_header("upgrade", "websocket")
+        self.send_header("connection", "Upgrade")
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest())
+        self.send_header("sec-websocket-accept", accept.decode())
+        self.end_headers()
+        self.wfile.flush()
+        self.close_connection = True
+        while (head := self.rfile.read(2)) and head[0] == 0x81 and 0x80 <= head[1] <= 0x80 + 125:
+            mask = self.rfile.read(4)
+            masked = self.rfile.read(head[1] - 0x80)
+            text = bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked)).upper()
+            self.wfile.write(bytes((0x81, len(text))) + text)
+            self.wfile.flush()
 
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))

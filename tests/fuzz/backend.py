@@ -8,6 +8,7 @@ from fuzz.judge import Llhttp, Message, first_by_h11
 
 PLANTED = (b"URI=y", b"UF")
 """Values of identity headers in the grammar: none may arrive."""
+NEVER_TUNNELLED = (b"h2c", b"http", b"tls")
 
 
 @dataclass(slots=True)
@@ -66,8 +67,13 @@ class Backend:
         for name, value in message.headers:
             if name in (b"x-forwarded-client-cert", b"x-mesh-flag") and value.endswith(PLANTED):
                 self.faults.append(f"{name!r} from outside arrived")
-            if name == b"upgrade":
-                self.faults.append("an upgrade arrived")
+            if name == b"upgrade" and (
+                message.method != b"GET"
+                or message.body
+                or b"," in value
+                or value.startswith(NEVER_TUNNELLED)
+            ):
+                self.faults.append(f"an upgrade to {value!r} arrived")
 
 
 class _Connection(asyncio.Protocol):

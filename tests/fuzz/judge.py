@@ -36,8 +36,9 @@ class Llhttp:
         """Why it refuses; empty if it does not."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return "an upgrade"
+        except httptools.HttpParserUpgrade as upgrade:
+            # Asked for; its argument says where what comes behind the request begins.
+            return "something behind an upgrade" if upgrade.args[0] < len(data) else ""
         except httptools.HttpParserError as error:
             return str(error) or type(error).__name__
         return ""

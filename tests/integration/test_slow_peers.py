@@ -3,8 +3,6 @@
 import asyncio
 import resource
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 from fuzz.ours import Address, inbound_at, make_pki
+from integration.parts import Part
 
 SLOW = 2000
 READERS = 200
@@ -24,44 +23,11 @@ _MEASURED_AFTER_S = 3.0
 _DRIP_EVERY_S = 3.0
 _LOOK_EVERY_S = 0.5
 _OPENED_AT_ONCE = 100
-_PROGRAM = Path(__file__).resolve().parent / "programs" / "part.py"
-_TESTS = Path(__file__).resolve().parents[1]
 
 HEAD = b"GET / HTTP/1.1\r\nHost: api\r\nX-Slow: "
 BODY = b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 4096\r\n\r\nx"
 READ = b"GET /big HTTP/1.1\r\nHost: api\r\n\r\n"
 GOOD = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
-
-
-class Part:
-    """tests/integration/programs/part.py as a child."""
-
-    def __init__(self, role: str, directory: Path, port: int = 0) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, str(_PROGRAM), role, str(directory), str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a line for each refusal, up to its rate
-            env={"PYTHONPATH": f"{_TESTS}:{_TESTS.parent}", "PATH": "/usr/bin:/bin"},
-        )
-        assert self._child.stdout is not None
-        self.port = int(self._child.stdout.readline() or b"0")
-        assert self.port, "the process did not start"
-
-    @property
-    def rss_kib(self) -> float:
-        pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / 1024
-
-    def stop(self) -> None:
-        for pipe in (self._child.stdin, self._child.stdout):
-            assert pipe is not None
-            pipe.close()
-        try:
-            self._child.wait(5)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait(5)
 
 
 @contextmanager

@@ -365,6 +365,8 @@ class Mesh:
         self.balancing = Balancing(algorithm="round_robin")
         """The simplest to reason about; the others have tests of their own."""
         self.max_connections = 10_000
+        self.api_protocol: Protocol = "http"
+        """What api speaks."""
         self.servers: list[asyncio.Server] = []
         """Of the test's own; closed at its end, since uvloop waits for an open one forever."""
         self._clients: list[Client] = []
@@ -380,7 +382,7 @@ class Mesh:
 
     async def add_far(self, name: str, state_dir: Path | None = None) -> None:
         served: tuple[tuple[str, Protocol, App], ...] = (
-            ("api", "http", self.api),
+            ("api", self.api_protocol, self.api),
             ("db", "tcp", self.db),
         )
         workloads = tuple(

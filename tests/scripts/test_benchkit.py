@@ -28,7 +28,7 @@ from benchkit import (
 from benchkit.backend import BODY_BYTES, Backend, body
 from benchkit.contestants import Group, Pair
 from benchkit.figures import Metric, Sample, Spread
-from benchkit.rows import OBSERVABILITY_ROWS, ROWS, SCALE_ROWS
+from benchkit.rows import MULTIPLEXED_ROWS, OBSERVABILITY_ROWS, ROWS, SCALE_ROWS
 from benchkit.turn import PHASES, Bench, Effort, Measured, Pace, free_ports
 
 CPU = Metric.CPU_US_PER_REQUEST
@@ -330,8 +330,10 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     lengths = [len(table) - 2 for table in tables]
     with_ratio = sum(row.has_ratio for row in ROWS)
     judged = len(targets.judge(run.samples))
+    multiplexed = [len(MULTIPLEXED_ROWS), sum(row.has_ratio for row in MULTIPLEXED_ROWS)]
     of_ours = [len(SCALE_ROWS), len(OBSERVABILITY_ROWS)]
-    assert lengths[:7] == [judged, len(ROWS), with_ratio, len(ROWS), with_ratio, *of_ours]
+    both = [len(ROWS), with_ratio] * 2
+    assert lengths[:9] == [judged, *both, *multiplexed, *of_ours]
 
 
 def test_the_bare_ones_are_compared_among_themselves() -> None:
@@ -523,8 +525,7 @@ def test_impossible_options_are_refused_before_anything_is_installed(
     with pytest.raises(SystemExit):
         command.main(["--only", "http,disk"])
     assert (
-        "'disk' is none of http, latency, tcp, memory, scale, observability"
-        in capsys.readouterr().err
+        "'disk' is none of http, latency, tcp, memory, unary, streaming" in capsys.readouterr().err
     )
 
 

@@ -16,8 +16,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from demokit import app, stage
-from demokit.acts import ACTS, canary, ejection, observed, rate_limit, retries
+from demokit import app, stage, websocket
+from demokit.acts import ACTS, canary, ejection, observed, rate_limit, retries, versions
 from demokit.inventory import Ports, inventory
 from demokit.load import ask, send
 from demokit.receiver import Receiver, Span
@@ -61,6 +61,7 @@ def parsed(tmp_path: Path, services: str) -> Policy:
         ejection.POLICY,
         rate_limit.POLICY,
         observed.POLICY % "http://127.0.0.1:4318/v1/traces",
+        versions.POLICY,
     ],
 )
 def test_each_policy_of_an_act_is_one_for_the_demos_inventory(
@@ -80,6 +81,8 @@ def test_the_demo_shows_what_it_promises() -> None:
         "dies",
         "rotated",
         "is seen",
+        "WebSocket",
+        "gRPC",
     ):
         assert word in claims
 
@@ -98,6 +101,12 @@ def test_a_broken_application_is_healthy_by_its_own_account_until_it_is_mended(p
     assert (ask(port, "/healthz").status, ask(port, "/hello").status) == (200, 503)
     ask(port, "/mend", method="POST")
     assert ask(port, "/hello").document["version"] == "v2"
+
+
+def test_its_websocket_sends_a_text_back_in_upper_case(port: int) -> None:
+    spoken = websocket.say(port, "/echo", "hello")
+    assert (spoken.status, spoken.is_accepted, spoken.text) == (101, True, "HELLO")
+    assert websocket.say(port, "/hello", "hello").status == 200
 
 
 def test_a_service_that_is_not_there_is_a_failure_and_no_exception(unused_tcp_port: int) -> None:

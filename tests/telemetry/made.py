@@ -64,13 +64,19 @@ class Proxy:
         reporter: str = "source",
         code: int = 200,
         flag: str = "-",
+        grpc: str | None = None,
         ms: float = 4.0,
         security: str = "mutual_tls",
         sent_bytes: float = 200.0,
         received_bytes: float = 2000.0,
     ) -> None:
+        """``grpc``: the label, with None that of a proxy that knows of no such thing."""
         labels = _edge(reporter, caller, service, "http", str(code), flag, security)
-        self.add("istio_requests_total", EDGE_LABELS, labels, number)
+        if grpc is None:
+            self.add("istio_requests_total", EDGE_LABELS, labels, number)
+        else:
+            names = (*EDGE_LABELS, "grpc_response_status")
+            self.add("istio_requests_total", names, (*labels, grpc), number)
         name = "istio_request_duration_milliseconds"
         self.observe(name, EDGE_LABELS, labels, ms, number)
         for name, size in (

@@ -58,11 +58,11 @@ class _Rule:
         token = intention.token
         self._token = TokenCondition(token, providers, verify) if token is not None else None
         self._path: Condition | None = None
-        if intention.match.path is not None:
+        path = intention.match.asked_path
+        if path is not None:
             # What is denied is denied in any case of its letters: some applications do not
             # tell them apart.
-            wanted = _lower(intention.match.path) if self.is_deny else intention.match.path
-            self._path = path_condition(wanted)
+            self._path = path_condition(_lower(path) if self.is_deny else path)
 
     @property
     def has_path(self) -> bool:

@@ -32,8 +32,9 @@ class Matcher:
 def compile_match(match: Match) -> Matcher:
     """Raises InvalidRegex; total on a sound policy."""
     conditions = compile_conditions(match)
-    if match.path is not None:
-        conditions = (path_condition(match.path), *conditions)
+    path = match.asked_path
+    if path is not None:
+        conditions = (path_condition(path), *conditions)
     return Matcher(conditions)
 
 

@@ -124,7 +124,7 @@ class Router:
 
     def _add(self, index: int, route: Route) -> CompiledRoute:
         conditions = compile_conditions(route.match)
-        path = route.match.path
+        path = route.match.asked_path
         if path is None:
             group = self._anywhere
         elif path.exact is not None:

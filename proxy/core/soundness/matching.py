@@ -6,7 +6,7 @@ from proxy.core.soundness import words
 from proxy.core.soundness.finding import Findings, Wrong, at, judged, shown
 from proxy.core.soundness.lists import at_most, each_of
 from proxy.core.soundness.numbers import check_numbers
-from proxy.model.routing import HashOn, Match, PathMatch, TextMatch
+from proxy.model.routing import GrpcMatch, HashOn, Match, PathMatch, TextMatch
 
 MAX_CONDITIONS = 64
 """Of one kind in one match."""
@@ -23,11 +23,23 @@ def check_match(path: str, match: Match) -> Findings:
             "regex": words.regex,
         }
         yield from _one_of(f"{path}.path", match.path, rules)
+    if match.grpc is not None:
+        yield from _grpc(path, match, match.grpc)
     yield from each_of(f"{path}.methods", match.methods, words.method, MAX_CONDITIONS)
     yield from check_texts(f"{path}.headers", match.headers, words.header, words.header_value)
     yield from check_texts(f"{path}.query", match.query, _parameter, _argument)
     yield from each_of(f"{path}.authorities", match.authorities, words.authority, MAX_CONDITIONS)
     yield from each_of(f"{path}.sources", match.sources, words.service_name, MAX_SOURCES)
+
+
+def _grpc(path: str, match: Match, grpc: GrpcMatch) -> Findings:
+    yield from judged(f"{path}.grpc.service", words.grpc_name(grpc.service, "service"))
+    if grpc.method:
+        yield from judged(f"{path}.grpc.method", words.grpc_name(grpc.method, "method"))
+    if match.path is not None:
+        yield at(f"{path}.grpc", "it has path and grpc, which both name a path", "keep one of them")
+    if match.methods:
+        yield at(f"{path}.methods", "every call of gRPC is a POST", "remove it; see grpc.method")
 
 
 def check_texts(

@@ -49,6 +49,7 @@ RANGES: dict[type, dict[str, Range]] = {
         "connect_s": _time("connect"),
         "per_try_s": _time("per_try", or_zero=True),
         "request_s": _time("request", or_zero=True),
+        "grpc_s": _time("grpc", or_zero=True),
         "stream_idle_s": _time("stream_idle"),
         "connection_idle_s": _time("connection_idle"),
         "pool_idle_s": _time("pool_idle"),
@@ -56,6 +57,7 @@ RANGES: dict[type, dict[str, Range]] = {
     RouteTimeouts: {
         "per_try_s": _time("per_try", or_zero=True),
         "request_s": _time("request", or_zero=True),
+        "grpc_s": _time("grpc", or_zero=True),
     },
     Balancing: {
         "default_rtt_s": _time("default_rtt", 0.0001, 60),

@@ -28,6 +28,7 @@ def check_timeouts(path: str, timeouts: Timeouts) -> Findings:
     yield from check_numbers(path, timeouts)
     yield from _shorter(path, "connect", timeouts.connect_s, "request", timeouts.request_s)
     yield from check_tries((path,), timeouts.per_try_s, timeouts.request_s)
+    yield from _shorter(path, "connect", timeouts.connect_s, "grpc", timeouts.grpc_s)
 
 
 def check_tries(paths: tuple[str, ...], per_try_s: float, request_s: float) -> Findings:
@@ -111,6 +112,10 @@ def check_health(path: str, health: ActiveHealth) -> Findings:
     yield from each_of(f"{path}.statuses", health.statuses, _answer, MAX_CONDITIONS)
     if health.kind == "tcp" and health.statuses:
         yield at(f"{path}.statuses", "a connection has no status", "use it with http")
+    if health.kind == "grpc":
+        yield from judged(f"{path}.grpc", words.grpc_service(health.grpc_service))
+        if health.statuses:
+            yield at(f"{path}.statuses", "gRPC answers with words, not statuses", "remove it")
     if health.timeout_s > health.interval_s:
         yield Finding(
             paths=(f"{path}.timeout", f"{path}.interval"),
@@ -141,8 +146,8 @@ def check_faults(path: str, faults: tuple[Fault, ...]) -> Findings:
         if fault.until.utcoffset() is None:
             hint = "write it with Z for UTC: 2026-12-01T12:00:00Z"
             yield at(f"{here}.until", "it has no time zone", hint)
-        if not fault.delay_s and not fault.abort_status:
-            yield at(here, "it does nothing", "give delay, abort or both")
+        if not (fault.delay_s or fault.abort_status or fault.grpc_status):
+            yield at(here, "it does nothing", "give delay, abort, grpc_status or several of them")
 
 
 def check_failover(

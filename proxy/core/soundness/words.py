@@ -26,6 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _DATACENTER = re.compile(r"[a-z0-9_-]{1,64}")
 _PATH = re.compile(r"/[!-~]*")
+_GRPC_SERVICE = re.compile(r"[!-~]{0,256}")
+_GRPC_NAME = re.compile(r"(?=.{1,256}$)[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*")
 _HOST = r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
 _AUTHORITY = re.compile(rf"(?=.{{1,253}}$)(?:\*\.)?{_HOST}")
 _HOST_PORT = re.compile(rf"(?=.{{1,259}}$){_HOST}(?::[0-9]{{1,5}})?")
@@ -39,6 +41,23 @@ _FRAMING = frozenset(
 )
 _IDENTITY = frozenset(("x-forwarded-client-cert",))
 _MESH = "x-mesh-"
+
+
+def grpc_service(text: str) -> Wrong | None:
+    """What a health service is asked for; empty: the server as a whole."""
+    if _GRPC_SERVICE.fullmatch(text) is None:
+        hint = "use a name such as orders.v1.Orders, or true for the server as a whole"
+        return Wrong(f"{shown(text)} is not the name of a gRPC service", hint)
+    return None
+
+
+def grpc_name(text: str, what: str) -> Wrong | None:
+    """Of a service with its package, or of a method: identifiers of Protocol Buffers; some
+    languages' own have dashes, too."""
+    if _GRPC_NAME.fullmatch(text) is None or (what == "method" and "." in text):
+        example = "orders.v1.Orders" if what == "service" else "GetOrder"
+        return Wrong(f"{shown(text)} is not the name of a gRPC {what}", f"write it as {example}")
+    return None
 
 
 def header(name: str) -> Wrong | None:

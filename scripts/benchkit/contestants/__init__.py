@@ -25,6 +25,12 @@ STRANGER = "stranger"
 """Has a valid certificate of the same mesh, and may call nothing."""
 TRUST_DOMAIN = "bench.mesh"
 
+EVERY_PHASE = frozenset(
+    {"http", "latency", "tcp", "memory"}
+    | {"unary", "streaming", "download", "streams", "websockets"}
+)
+"""What a go can measure, in ``turn`` and in ``multiplexed``."""
+
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 """Of the server sidecar: two endpoints for who balances, one process to measure."""
 REQUEST_PREFIX = "/api/items"
@@ -48,6 +54,31 @@ ROUTES = (
     Route(name="items", path_prefix=REQUEST_PREFIX, header_prefix="t"),
 )
 """The first that matches is taken; no request of the load matches one before the last."""
+
+CALLED = "/bench.Items"
+"""What the load calls by gRPC is a method below it, with the same header."""
+CALL_ROUTES = (
+    Route(name="beta", path_prefix=CALLED, header_exact="beta"),
+    Route(name="admin", path_prefix="/bench.Admin"),
+    Route(name="items", path_prefix=CALLED, header_prefix="t"),
+)
+"""The same three for gRPC: by service instead of by path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """What is behind the server sidecar as ``HTTP_SERVICE``."""
+
+    port: int
+    protocol: str = "http"
+    """As in the inventory: ``http`` is HTTP/1.1, ``http2`` and ``grpc`` by prior knowledge."""
+    routes: Sequence[Route] = ROUTES
+    most_requests: int = 1024
+    """In flight, by the limits of every contestant."""
+
+    @property
+    def is_multiplexed(self) -> bool:
+        return self.protocol in {"http2", "grpc"}
 
 
 class Group(StrEnum):
@@ -95,6 +126,8 @@ class Site:
     identities: Path
     """``trust.pem`` and ``<service>/{key,chain,both}.pem``."""
     backend_port: int
+    """Where ``TCP_SERVICE`` is: HTTP/1.1 in a stream of bytes."""
+    application: Application
     ports: Ports
     proxy_core: int
     load_core: int

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchkit import probe
-from benchkit.contestants import CALLER, HTTP_SERVICE, TCP_SERVICE, Group, Pair, Site
+from benchkit.contestants import (
+    CALLER,
+    EVERY_PHASE,
+    HTTP_SERVICE,
+    TCP_SERVICE,
+    Group,
+    Pair,
+    Site,
+)
 from benchkit.contestants import envoy_documents as documents
 from benchkit.contestants.envoy_documents import Json
 from benchkit.processes import Group as Processes
@@ -17,6 +25,8 @@ _FULL: Sequence[str] = (
     "circuit breakers, outlier detection, request id, trace context by its OpenTelemetry tracer "
     "(nothing sampled, so nothing exported), RBAC on the peer's SPIFFE ID for each request, "
     "`x-forwarded-client-cert`, statistics with the admin listener",
+    "WebSocket allowed; for gRPC and HTTP/2: HTTP/2 on all three connections with Envoy's own "
+    "windows, no time limit of its own, `grpc-timeout` honoured, `grpc_stats` for all methods",
 )
 _BARE: Sequence[str] = (
     "`--concurrency 1`, HTTP connection manager with the router as its only filter, "
@@ -31,7 +41,7 @@ class Envoy:
         self.group = group
         self._is_full = group is Group.FULL
         self.name = "envoy" if self._is_full else f"envoy {group}"
-        self.phases = frozenset({"http", "latency", "tcp", "memory"} if self._is_full else {"http"})
+        self.phases = EVERY_PHASE if self._is_full else frozenset({"http"})
         self.features = _FULL if self._is_full else _BARE
         self.omissions: Sequence[str] = (
             (
@@ -62,17 +72,28 @@ class Envoy:
         hosts = documents.server_hosts(has_features=is_full)
         local = ("127.0.0.1",)
         collector = [documents.collector()] if is_full else []
+        application = site.application
+        is_multiplexed = application.is_multiplexed
+        counted = [documents.grpc_statistics()] if application.protocol == "grpc" else []
         to_app = documents.http(
             HTTP_SERVICE,
-            filters=[documents.authorization(CALLER)] if is_full else None,
+            filters=[documents.authorization(CALLER), *counted] if is_full else None,
             more=documents.server_features() if is_full else None,
+            is_multiplexed=is_multiplexed,
         )
         from_app = documents.http(
             HTTP_SERVICE,
-            routes=documents.routes() if is_full else None,
+            routes=documents.routes(application) if is_full else None,
+            filters=counted,
             more=documents.client_features() if is_full else None,
+            is_multiplexed=is_multiplexed,
         )
-        http_tls = documents.downstream_tls(site, HTTP_SERVICE, caller=None if is_full else CALLER)
+        http_tls = documents.downstream_tls(
+            site,
+            HTTP_SERVICE,
+            caller=None if is_full else CALLER,
+            is_multiplexed=is_multiplexed,
+        )
         tcp_tls = documents.downstream_tls(site, TCP_SERVICE, caller=CALLER)
         server = documents.document(
             listeners=[
@@ -80,10 +101,20 @@ class Envoy:
                 documents.listener(hosts, ports.tcp_in, documents.tcp(TCP_SERVICE), tcp_tls),
             ],
             clusters=[
-                documents.cluster(service, local, site.backend_port, None, has_features=is_full)
-                for service in (HTTP_SERVICE, TCP_SERVICE)
-            ]
-            + collector,
+                documents.cluster(
+                    HTTP_SERVICE,
+                    local,
+                    application.port,
+                    None,
+                    has_features=is_full,
+                    is_multiplexed=is_multiplexed,
+                    most_requests=application.most_requests,
+                ),
+                documents.cluster(
+                    TCP_SERVICE, local, site.backend_port, None, has_features=is_full
+                ),
+                *collector,
+            ],
             admin_port=ports.server_admin if is_full else None,
         )
         client = documents.document(
@@ -93,15 +124,23 @@ class Envoy:
             ],
             clusters=[
                 documents.cluster(
-                    service,
+                    HTTP_SERVICE,
                     hosts,
-                    port,
-                    documents.upstream_tls(site, service),
+                    ports.http_in,
+                    documents.upstream_tls(site, HTTP_SERVICE, is_multiplexed=is_multiplexed),
                     has_features=is_full,
-                )
-                for service, port in ((HTTP_SERVICE, ports.http_in), (TCP_SERVICE, ports.tcp_in))
-            ]
-            + collector,
+                    is_multiplexed=is_multiplexed,
+                    most_requests=application.most_requests,
+                ),
+                documents.cluster(
+                    TCP_SERVICE,
+                    hosts,
+                    ports.tcp_in,
+                    documents.upstream_tls(site, TCP_SERVICE),
+                    has_features=is_full,
+                ),
+                *collector,
+            ],
             admin_port=ports.client_admin if is_full else None,
         )
         return server, client

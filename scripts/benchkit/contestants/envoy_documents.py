@@ -9,8 +9,8 @@ from benchkit.contestants import (
     ADDRESSES,
     CALLER,
     HTTP_SERVICE,
-    ROUTES,
     ROUTING_HEADER,
+    Application,
     Route,
     Site,
     server_name,
@@ -30,21 +30,19 @@ _OUTLIER_DETECTION: Json = {
     "max_ejection_time": "300s",
     "max_ejection_percent": 10,
 }
-_LIMITS: Json = {
-    "thresholds": [
-        {
-            "max_connections": 1024,
-            "max_pending_requests": 1024,
-            "max_requests": 1024,
-            "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
-        }
-    ]
-}
 _RETRIES: Json = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
     "num_retries": 2,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
 }
+_HTTP2: Json = {
+    f"{_EXTENSIONS.removeprefix('type.googleapis.com/')}.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": f"{_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+}
+# A stream may last; the time of a call is what its caller says in grpc-timeout.
+_STREAMS: Json = {"timeout": "0s", "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
 _COLLECTOR = "collector"
 # The tracer wants a collector to be named, but nothing is sampled: the trace context is made or
 # carried on, and nothing is ever sent.
@@ -94,13 +92,16 @@ def http(
     routes: list[Json] | None = None,
     filters: list[Json] | None = None,
     more: Json | None = None,
+    is_multiplexed: bool = False,
 ) -> Json:
-    """The network filter; without ``routes`` everything goes to ``cluster``."""
-    everything = [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}]
+    """The network filter; without ``routes`` everything goes to ``cluster``. ``is_multiplexed``:
+    takes HTTP/2 as well, by its preface or by ALPN."""
+    timeouts = _STREAMS if is_multiplexed else {}
+    everything = [{"match": {"prefix": "/"}, "route": {"cluster": cluster, **timeouts}}]
     manager: Json = {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
-        "codec_type": "HTTP1",
+        "codec_type": "AUTO" if is_multiplexed else "HTTP1",
         "route_config": {
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes or everything}]
         },
@@ -126,7 +127,14 @@ def tcp(cluster: str) -> Json:
 
 
 def cluster(
-    name: str, hosts: tuple[str, ...], port: int, tls: Json | None, *, has_features: bool = False
+    name: str,
+    hosts: tuple[str, ...],
+    port: int,
+    tls: Json | None,
+    *,
+    has_features: bool = False,
+    is_multiplexed: bool = False,
+    most_requests: int = 1024,
 ) -> Json:
     endpoints = [{"endpoint": {"address": address(host, port)}} for host in hosts]
     found: Json = {
@@ -137,13 +145,24 @@ def cluster(
     }
     if tls is not None:
         found["transport_socket"] = tls
+    if is_multiplexed:
+        found["typed_extension_protocol_options"] = _HTTP2
     if has_features:
         found |= {
             "lb_policy": "LEAST_REQUEST",
             "outlier_detection": _OUTLIER_DETECTION,
-            "circuit_breakers": _LIMITS,
+            "circuit_breakers": {"thresholds": [_limits(most_requests)]},
         }
     return found
+
+
+def _limits(most_requests: int) -> Json:
+    return {
+        "max_connections": 1024,
+        "max_pending_requests": most_requests,
+        "max_requests": most_requests,
+        "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
+    }
 
 
 def collector() -> Json:
@@ -155,6 +174,7 @@ def client_features() -> Json:
     """Of the connection manager that takes the application's requests."""
     return {
         "tracing": _TRACING,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "preserve_external_request_id": True,
         "use_remote_address": False,
         "forward_client_cert_details": "SANITIZE",
@@ -165,6 +185,7 @@ def server_features() -> Json:
     """Of the connection manager behind mTLS: whatever identity arrives in a header is dropped."""
     return {
         "tracing": _TRACING,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "preserve_external_request_id": True,
         "use_remote_address": False,
         "forward_client_cert_details": "SANITIZE_SET",
@@ -172,15 +193,27 @@ def server_features() -> Json:
     }
 
 
-def routes() -> list[Json]:
+def routes(application: Application) -> list[Json]:
+    timeouts = _STREAMS if application.is_multiplexed else {"timeout": "15s"}
     return [
         {
             "name": route.name,
             "match": _match(route),
-            "route": {"cluster": HTTP_SERVICE, "timeout": "15s", "retry_policy": _RETRIES},
+            "route": {"cluster": HTTP_SERVICE, **timeouts, "retry_policy": _RETRIES},
         }
-        for route in ROUTES
+        for route in application.routes
     ]
+
+
+def grpc_statistics() -> Json:
+    """The HTTP filter that counts calls by service, method and status."""
+    return {
+        "name": "grpc_stats",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.filters.http.grpc_stats.v3.FilterConfig",
+            "stats_for_all_methods": True,
+        },
+    }
 
 
 def authorization(caller: str) -> Json:
@@ -198,25 +231,33 @@ def authorization(caller: str) -> Json:
     }
 
 
-def downstream_tls(site: Site, service: str, *, caller: str | None) -> Json:
+def downstream_tls(
+    site: Site, service: str, *, caller: str | None, is_multiplexed: bool = False
+) -> Json:
     """``caller`` None: any of the mesh, because a filter behind decides."""
     return {
         "name": "tls",
         "typed_config": {
             "@type": f"{_TLS}.DownstreamTlsContext",
-            "common_tls_context": _common_tls(site, service, caller),
+            "common_tls_context": {
+                **_common_tls(site, service, caller),
+                **({"alpn_protocols": ["h2", "http/1.1"]} if is_multiplexed else {}),
+            },
             "require_client_certificate": True,
             "disable_stateless_session_resumption": True,
         },
     }
 
 
-def upstream_tls(site: Site, service: str) -> Json:
+def upstream_tls(site: Site, service: str, *, is_multiplexed: bool = False) -> Json:
     return {
         "name": "tls",
         "typed_config": {
             "@type": f"{_TLS}.UpstreamTlsContext",
-            "common_tls_context": _common_tls(site, CALLER, service),
+            "common_tls_context": {
+                **_common_tls(site, CALLER, service),
+                **({"alpn_protocols": ["h2"]} if is_multiplexed else {}),
+            },
             "sni": server_name(service),
             "max_session_keys": 0,
         },

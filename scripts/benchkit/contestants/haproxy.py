@@ -8,8 +8,8 @@ from benchkit import probe
 from benchkit.contestants import (
     ADDRESSES,
     CALLER,
+    EVERY_PHASE,
     HTTP_SERVICE,
-    ROUTES,
     ROUTING_HEADER,
     TCP_SERVICE,
     Group,
@@ -26,6 +26,7 @@ _FULL: Sequence[str] = (
     "endpoints, retries with redispatch, error observation as outlier detection, connection "
     "limits, request id and trace context by `http-request set-header`, a `deny` rule on the "
     "peer's common name for each request, Prometheus exporter",
+    "for gRPC and HTTP/2: HTTP/2 on all three connections, no time limit",
 )
 _OMISSIONS: Sequence[str] = (
     "2.6 cannot match a URI SAN: the peer is checked by the common name, which "
@@ -52,6 +53,7 @@ defaults
   timeout client 1h
   timeout server 15s
   timeout http-keep-alive 1h
+  timeout tunnel 1h
   option http-keep-alive
   http-reuse always
 """
@@ -122,12 +124,12 @@ frontend stats
   bind 127.0.0.1:{ports.server_admin}
   http-request use-service prometheus-exporter
 frontend {http}_in
-  bind {http_binds} ssl crt {pki}/{http}/both.pem {verify}
+  bind {http_binds} ssl crt {pki}/{http}/both.pem {verify}{offered}
   http-request deny unless {{ ssl_c_s_dn(CN) -m str {caller} }}
   http-request set-header x-forwarded-client-cert Subject=\\"/CN=%[ssl_c_s_dn(CN)]\\"
   default_backend {http}
 backend {http}
-  server app 127.0.0.1:{app} maxconn 1024
+  server app 127.0.0.1:{http_app}{http2} maxconn {most_requests}
 frontend {tcp}_in
   mode tcp
   bind {tcp_binds} ssl crt {pki}/{tcp}/both.pem {verify}
@@ -144,7 +146,7 @@ class HAProxy:
         self.group = group
         self._is_full = group is Group.FULL
         self.name = "haproxy" if self._is_full else f"haproxy {group}"
-        self.phases = frozenset({"http", "latency", "tcp", "memory"} if self._is_full else {"http"})
+        self.phases = EVERY_PHASE if self._is_full else frozenset({"http"})
         self.features = _FULL if self._is_full else _BARE
         self.omissions = _OMISSIONS if self._is_full else ()
         said = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True)
@@ -161,6 +163,8 @@ class HAProxy:
 
     def configurations(self, site: Site) -> tuple[str, str]:
         """The server's text and the client's."""
+        is_multiplexed = site.application.is_multiplexed
+        most_requests = site.application.most_requests
         trust = f"{site.identities}/trust.pem"
         tls = (
             f"ssl crt {site.identities}/{CALLER}/both.pem verify required ca-file {trust} "
@@ -175,19 +179,31 @@ class HAProxy:
             "ports": site.ports,
             "pki": site.identities,
             "app": site.backend_port,
+            "http_app": site.application.port,
             "verify": f"ca-file {trust} verify required",
             "tls": tls,
         }
         if not self._is_full:
             return _HEAD + _BARE_SERVER.format(**names), _HEAD + _BARE_CLIENT.format(**names)
+        # A stream may last.
+        head = _HEAD.replace("timeout server 15s", "timeout server 1h") if is_multiplexed else _HEAD
         names |= {
             "http_binds": ",".join(f"{one}:{site.ports.http_in}" for one in ADDRESSES),
             "tcp_binds": ",".join(f"{one}:{site.ports.tcp_in}" for one in ADDRESSES),
-            "rules": "\n".join(_rule(route) for route in ROUTES),
-            "http_servers": _servers(HTTP_SERVICE, site.ports.http_in, tls, 7),
+            "rules": "\n".join(_rule(route) for route in site.application.routes),
+            "offered": " alpn h2,http/1.1" if is_multiplexed else "",
+            "http2": " proto h2" if is_multiplexed else "",
+            "most_requests": most_requests,
+            "http_servers": _servers(
+                HTTP_SERVICE,
+                site.ports.http_in,
+                f"{tls} alpn h2" if is_multiplexed else tls,
+                7,
+                most_requests,
+            ),
             "tcp_servers": _servers(TCP_SERVICE, site.ports.tcp_in, tls, 4),
         }
-        return _HEAD + _FULL_SERVER.format(**names), _HEAD + _FULL_CLIENT.format(**names)
+        return head + _FULL_SERVER.format(**names), head + _FULL_CLIENT.format(**names)
 
 
 def _rule(route: Route) -> str:
@@ -201,12 +217,12 @@ def _rule(route: Route) -> str:
     return f"  use_backend {HTTP_SERVICE} if {path[0]}{header} || {path[1]}{header}"
 
 
-def _servers(service: str, port: int, tls: str, layer: int) -> str:
+def _servers(service: str, port: int, tls: str, layer: int, most_requests: int = 1024) -> str:
     name = server_name(service)
     watched = f"check inter 10s observe layer{layer} error-limit 5 on-error mark-down"
     return "\n".join(
         f"  server at{number} {address}:{port} {tls} sni str({name}) verifyhost {name} "
-        f"maxconn 1024 {watched}"
+        f"maxconn {most_requests} {watched}"
         for number, address in enumerate(ADDRESSES)
     )
 

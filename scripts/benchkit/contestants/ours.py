@@ -18,8 +18,8 @@ from benchkit import probe, registry
 from benchkit.contestants import (
     ADDRESSES,
     CALLER,
+    EVERY_PHASE,
     HTTP_SERVICE,
-    ROUTES,
     ROUTING_HEADER,
     TCP_SERVICE,
     TRUST_DOMAIN,
@@ -36,6 +36,9 @@ Json = dict[str, Any]
 Keys = Mapping[str, bytes]
 """What is published: registry keys and their values."""
 
+BEFORE = "meshctl before"
+"""The name of an earlier tree's proxy."""
+
 _POLICIES = Path(__file__).parents[1] / "policies.py"
 _SERVER_HOST, _SECOND_HOST, _CLIENT_HOST = "b", "c", "a"
 _MAKING_S = 60
@@ -49,15 +52,21 @@ class Ours:
         operator_python: Path,
         version: str,
         group: Group = Group.FULL,
+        is_before: bool = False,
     ) -> None:
-        """``host_python`` has the host extra only; ``operator_python`` runs the registry."""
+        """``host_python`` has the host extra only; ``operator_python`` runs the registry.
+        ``is_before``: of an earlier tree, which may not speak all that this one does."""
         self._host_python = host_python
         self._operator_python = operator_python
         self._is_full = group is Group.FULL
         self.version = version
         self.group = group
         self.name = "meshctl" if self._is_full else f"meshctl {group}"
-        self.phases = frozenset({"http", "latency", "tcp", "memory"} if self._is_full else {"http"})
+        if is_before:
+            self.name = BEFORE
+        self.phases = EVERY_PHASE if self._is_full else frozenset({"http"})
+        if is_before:
+            self.phases = frozenset({"http", "latency", "tcp", "memory"})
         self.features: Sequence[str] = (
             (
                 "as deployed; nothing can be turned off: registry watches and TTL checks, health "
@@ -65,6 +74,8 @@ class Ours:
                 "endpoints, retries with budget, limits, outlier detection, request id, "
                 "`x-forwarded-client-cert`, the caller's SPIFFE ID checked against who is allowed, "
                 "metrics with histograms by caller and code, timeouts, admin listener",
+                "for gRPC and HTTP/2: HTTP/2 with both applications, its own frames (`mesh/1`) "
+                "between the proxies; no time limit but the caller's",
             )
             if self._is_full
             else ("the same without a policy and with one endpoint",)
@@ -123,7 +134,10 @@ class Ours:
             "generations": list(generations),
             "service": HTTP_SERVICE,
             "header": ROUTING_HEADER,
-            "routes": [asdict(route) for route in ROUTES],
+            "routes": [asdict(route) for route in site.application.routes],
+            "most_requests": site.application.most_requests,
+            # A stream may last, and so may a download.
+            "request_s": 0.0 if site.application.is_multiplexed else 15.0,
             "others": list(others),
             "told": list(told),
         }
@@ -163,14 +177,19 @@ class Ours:
             admin=site.ports.server_admin,
             inbound=inbound if self._is_full else _address(site.ports.http_in),
             workloads=[
-                _workload(site, HTTP_SERVICE, "http", allow=[CALLER]),
-                _workload(site, TCP_SERVICE, "tcp", allow=[CALLER]),
+                _workload(
+                    HTTP_SERVICE,
+                    site.application.protocol,
+                    app=site.application.port,
+                    allow=[CALLER],
+                ),
+                _workload(TCP_SERVICE, "tcp", app=site.backend_port, allow=[CALLER]),
             ],
         )
 
     def _client(self, site: Site, upstreams: Mapping[str, int]) -> Json:
         called = [
-            _upstream(HTTP_SERVICE, "http", site.ports.http_out),
+            _upstream(HTTP_SERVICE, site.application.protocol, site.ports.http_out),
             _upstream(TCP_SERVICE, "tcp", site.ports.tcp_out),
             *(_upstream(service, "http", port) for service, port in upstreams.items()),
         ]
@@ -179,7 +198,9 @@ class Ours:
             host=_CLIENT_HOST,
             admin=site.ports.client_admin,
             inbound=_address(site.ports.client_inbound),
-            workloads=[_workload(site, CALLER, "http", allow=[], upstreams=called)],
+            workloads=[
+                _workload(CALLER, "http", app=site.backend_port, allow=[], upstreams=called)
+            ],
         )
 
     def run_as_operator(self, command: Sequence[str], *, timeout_s: float) -> str:
@@ -271,10 +292,10 @@ def _settings(
 
 
 def _workload(
-    site: Site,
     service: str,
     protocol: str,
     *,
+    app: int,
     allow: Sequence[str],
     upstreams: Sequence[Json] = (),
 ) -> Json:
@@ -282,7 +303,7 @@ def _workload(
         "service": service,
         "protocol": protocol,
         "version": "1",
-        "app": _address(site.backend_port),
+        "app": _address(app),
         "health": {"kind": "tcp"},
         "allow": list(allow),
         "upstreams": list(upstreams),

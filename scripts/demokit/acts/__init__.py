@@ -20,6 +20,7 @@ from demokit.acts import (
     rotation,
     second_deploy,
     tcp,
+    versions,
 )
 from demokit.scene import Scene
 
@@ -39,6 +40,7 @@ ACTS: tuple[tuple[str, Callable[[Scene], None]], ...] = tuple(
         ejection,
         rate_limit,
         denial,
+        versions,
         observed,
         at_a_glance,
         second_deploy,

@@ -1,6 +1,7 @@
-"""One part of a mesh in a process of its own: ``part.py {app,far,near} PKI_DIRECTORY PORT``.
+"""One part of a mesh in a process of its own: ``part.py ROLE PKI_DIRECTORY PORT [PORT]``.
 
 ``app``: an application; PORT is ignored. ``far``: the proxy in front of the application at PORT.
+``far2``: the same, and the application speaks HTTP/2; the second PORT is that of db, beside it.
 ``near``: a caller's proxy, whose only endpoint is the far proxy at PORT. Says the port that it
 listens on, and runs until its input ends.
 """
@@ -35,6 +36,8 @@ class _App(asyncio.Protocol):
             self.transport.write(_BIG)
         elif data.startswith(b"GET"):
             self.transport.write(_OK)
+        elif data.startswith(b"POST /hold"):
+            self.transport.pause_reading()
 
 
 async def _app() -> tuple[int, Any]:
@@ -43,7 +46,7 @@ async def _app() -> tuple[int, Any]:
     return server.sockets[0].getsockname()[1], server
 
 
-async def _proxy(role: str, directory: Path, port: int) -> tuple[int, Any]:
+async def _proxy(role: str, directory: Path, port: int, db_port: int = 0) -> tuple[int, Any]:
     pki = SimpleNamespace(
         domain=TrustDomain("mesh.test"),
         state_dir=directory / "state",
@@ -51,8 +54,9 @@ async def _proxy(role: str, directory: Path, port: int) -> tuple[int, Any]:
     )
     mesh = unstarted_mesh(pki)
     mesh.limits = Limits(connections=9000, pending=9000, requests=9000)
-    if role == "far":
-        mesh.api.port = port
+    if role in ("far", "far2"):
+        mesh.api.port, mesh.db.port = port, db_port
+        mesh.api_protocol = "http2" if role == "far2" else "http"
         await mesh.add_far("far")
         mesh.route("far")
         return inbound_port(mesh), mesh
@@ -62,8 +66,8 @@ async def _proxy(role: str, directory: Path, port: int) -> tuple[int, Any]:
 
 
 async def main() -> None:
-    role, directory, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    listening, held = await (_app() if role == "app" else _proxy(role, directory, port))
+    role, directory, ports = sys.argv[1], Path(sys.argv[2]), map(int, sys.argv[3:])
+    listening, held = await (_app() if role == "app" else _proxy(role, directory, *ports))
     print(listening, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     del held

@@ -33,7 +33,8 @@ def test_every_kind_of_host_gets_binary_wheels_of_its_own(
 
     names = [wheel.name for wheel in bundle.wheels]
     assert {name.split("-")[0] for name in names} >= {
-        "cryptography", "google_re2", "httptools", "meshctl_proxy", "msgspec", "pip", "uvloop",
+        *("cryptography", "google_re2", "httptools", "jh2", "meshctl_proxy", "msgspec", "pip"),
+        "uvloop",
     }  # fmt: skip
     assert not [name for name in names if name.startswith(("aiohttp", "asyncssh", "rich", "jinja"))]
     for name in names:
@@ -54,7 +55,8 @@ async def test_a_release_from_the_index_loads_everything_the_proxy_uses(
     done = await install(transport, bundle, wheels_dir=str(wheels), release=str(release))
     loaded = await transport.run(
         [f"{release}/bin/python", "-I", "-c",
-         "import uvloop, httptools, msgspec, re2, proxy, cryptography.x509; print(proxy.__file__)"]
+         "import uvloop, httptools, jh2._hazmat, msgspec, re2, proxy, cryptography.x509;"
+         "print(proxy.__file__)"]
     )  # fmt: skip
 
     assert done.changed

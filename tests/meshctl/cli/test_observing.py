@@ -196,10 +196,24 @@ def test_a_line_with_fields_of_any_type_is_shown_without_harm() -> None:
         ({"flag": "DI"}, False),
         ({"protocol": "tcp", "status": 0}, False),
         ({"protocol": "tcp", "flag": "UC"}, True),
+        ({"protocol": "grpc", "grpc_status": 14}, True),
+        ({"protocol": "grpc", "grpc_status": 5}, False),
+        ({"protocol": "grpc", "grpc_status": None}, False),
     ],
 )
 def test_what_failed_stands_out(changes: dict[str, Any], is_bad: bool) -> None:
     assert call_view.from_access("", "one", call(**changes)).is_bad is is_bad
+
+
+def test_a_grpc_status_other_than_ok_is_told_by_its_name() -> None:
+    for status, word in (
+        (0, "200  "),
+        (5, "200 NOT_FOUND"),
+        (14, "200 UNAVAILABLE"),
+        (99, "grpc 99"),
+    ):
+        seen = call_view.from_access("", "one", call(protocol="grpc", grpc_status=status))
+        assert word in call_view.render(seen).plain
 
 
 def test_ids_are_left_away_where_there_is_no_room_but_not_of_what_failed() -> None:

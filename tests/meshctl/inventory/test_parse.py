@@ -110,6 +110,7 @@ class TestExample:
         assert [(use.service, use.port, use.protocol) for use in uses] == [
             ("api", 9001, "http"),
             ("orders-db", 9002, "tcp"),
+            ("payments", 9003, "grpc"),
             ("search", None, "http"),
         ]
 
@@ -131,6 +132,7 @@ class TestExample:
             ("web", 15001, 1),
             ("api", None, 3),
             ("api", None, 1),
+            ("payments", None, 1),
             ("orders-db", None, 1),
             ("search", None, 1),
         ]
@@ -142,6 +144,8 @@ class TestExample:
             kind="http", path="/healthz", interval_s=2.0, timeout_s=1.0, unhealthy_after=3
         )
         assert inventory.hosts[3].services[0].health.kind == "tcp"
+        payments = inventory.hosts[2].services[1]
+        assert payments.health == HealthCheck(kind="grpc", grpc_service="payments.v1.Payments")
 
     def test_callers_are_known(self, inventory: Inventory) -> None:
         assert inventory.callers_of(inventory.hosts[3].services[0].name) == ("api", "web")
@@ -171,6 +175,37 @@ class TestDefaults:
     def test_health_of_a_service_without_any_is_tcp(self) -> None:
         service = "  - {name: b, address: h, services: [{name: web, port: 80}]}\n"
         assert parse(minimal(service), SOURCE).hosts[1].services[0].health == HealthCheck()
+
+    @pytest.mark.parametrize("protocol", ["http", "http2", "grpc", "tcp"])
+    def test_a_service_is_only_connected_to_unless_it_says_more(self, protocol: str) -> None:
+        own = f"{{name: web, port: 80, protocol: {protocol}}}"
+        service = f"  - {{name: b, address: h, services: [{own}]}}\n"
+        web = parse(minimal(service), SOURCE).hosts[1].services[0]
+        assert (web.protocol, web.health) == (protocol, HealthCheck())
+
+    @pytest.mark.parametrize("protocol", ["http", "http2", "grpc"])
+    def test_the_only_caller_of_http_in_any_version_has_an_outbound_port(
+        self, protocol: str
+    ) -> None:
+        api = f"{{name: api, port: 81, protocol: {protocol}}}"
+        web = "{name: web, port: 80, upstreams: [api]}"
+        service = f"  - {{name: b, address: h, services: [{web}, {api}]}}\n"
+        assert parse(minimal(service), SOURCE).hosts[1].services[0].outbound_port == 15001
+
+    def test_health_by_grpc_is_of_the_server_or_of_one_service(self) -> None:
+        found = parse(
+            "version: 1\nconsul: {mode: existing}\n"
+            "defaults: {protocol: grpc, health: {grpc: true}}\n"
+            "hosts: [{name: a, address: h, services: [{name: a, port: 1}, "
+            "{name: b, port: 2, health: {grpc: b.v1.B}}, "
+            "{name: c, port: 3, health: {tcp: true}}]}]",
+            SOURCE,
+        )
+        assert [service.health for service in found.hosts[0].services] == [
+            HealthCheck(kind="grpc"),
+            HealthCheck(kind="grpc", grpc_service="b.v1.B"),
+            HealthCheck(),
+        ]
 
     def test_a_relative_source_is_made_absolute(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -284,9 +319,10 @@ LEAVES = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
     st.text(max_size=12),
     st.sampled_from(["local", "ssh", "embedded", "managed", "0", "1s", "~x", "/", "::", "web"]),
-    st.just([]),
-    st.just({}),
-    st.just({"api": 9001}),
+    # Made anew each time: what is drawn may be mutated in its turn.
+    st.builds(list),
+    st.builds(dict),
+    st.builds(lambda: {"api": 9001}),
 )
 
 

@@ -465,6 +465,19 @@ def test_a_health_check_is_overridden_and_undone() -> None:
     assert policy.defaults.health_check == ActiveHealth(path="/h", statuses=(200,), interval_s=7.0)
     assert policy.of(API).health_check == ActiveHealth(kind="tcp", interval_s=7.0)
     assert policy.of(WEB).health_check is None
+    text = _CASE.read_text().replace("protocol: http", "protocol: grpc")
+    asked = parser.parse(
+        "version: 1\n"
+        "defaults: {health_check: {http: /h, statuses: [200], interval: 7s}}\n"
+        "services: {web: {health_check: {grpc: true}}, api: {health_check: {grpc: a.v1.A}}}\n",
+        "mesh.yaml",
+        inventory.parse(text, _CASE),
+        NOW,
+    )
+    assert asked.of(WEB).health_check == ActiveHealth(kind="grpc", interval_s=7.0)
+    assert asked.of(API).health_check == ActiveHealth(
+        kind="grpc", grpc_service="a.v1.A", interval_s=7.0
+    )
     assert parse("version: 1\ndefaults: {health_check: }").defaults.health_check == ActiveHealth()
 
 
@@ -485,7 +498,7 @@ def test_a_health_check_is_overridden_and_undone() -> None:
         ("load_balancing: {hash_on: {}}", "load_balancing.hash_on", "nothing to go by", "header"),
         ("health_check: {http: /, tcp: true}", "health_check", "http and tcp", "keep one"),
         ("health_check: {tcp: false}", "health_check.tcp", "not true", "remove"),
-        ("health_check: on", "health_check", "'on' is not a mapping", "http, tcp"),
+        ("health_check: on", "health_check", "'on' is not a mapping", "http, grpc, tcp"),
         ("limits: {requests: 0}", "limits.requests", "0 is out of range", "use 1 to 1000000"),
         ("subsets: {a: v7}", "subsets.a", "no instance of api has the version 'v7'", "v"),
         ("subsets: {a: 7}", "subsets.a", "a text was expected", 'quotes: "7"'),

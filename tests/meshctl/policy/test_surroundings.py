@@ -80,6 +80,7 @@ def test_a_service_that_nobody_calls_may_lead_anywhere() -> None:
             "load_balancing.hash_on.header",
         ),
         ("health_check: {http: /}", "health_check.http"),
+        ("health_check: {grpc: true}", "health_check.grpc"),
         ("rate_limits: [{name: a, requests: 1}]", "rate_limits"),
         ("faults: [{name: a, delay: 1s, until: 2026-08-01T00:00:00Z}]", "faults"),
         ("intentions: [{name: a, allow: '*', match: {path: /x}}]", "intentions[0].match"),
@@ -138,6 +139,27 @@ def test_a_route_leads_to_services_of_its_own_protocol() -> None:
     policy = "api: {routes: [{name: a, to: db}]}"
     found = violations(policy, "[{api: 9001}]", "[{api: 9001}, {db: 9007}]")
     assert [v.message for v in found] == ["db speaks tcp, api http"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "http2", "grpc"])
+def test_to_lead_from_one_version_of_http_to_another_is_right(protocol: str) -> None:
+    text = _CASE.read_text().replace("[{api: 9001}]", "[{api: 9001}, {search: 9003}]")
+    other = WITH_SEARCH.replace("protocol: http", f"protocol: {protocol}")
+    found = inventory.parse(text.replace(SEARCH, other), _CASE)
+    policy = "version: 1\nservices: {api: {routes: [{name: a, to: search}]}}"
+    assert parse(policy, "mesh.yaml", found, NOW)
+
+
+def test_a_service_of_http_1_1_is_not_asked_by_grpc() -> None:
+    (found,) = violations("api: {health_check: {grpc: true}}")
+    assert found.path == "services.api.health_check.grpc"
+    assert "api speaks http, which is HTTP/1.1" in found.message
+    of_grpc = inventory.parse(_CASE.read_text().replace("protocol: http", "protocol: grpc"), _CASE)
+    policy = "version: 1\ndefaults: {health_check: {grpc: true}}\n"
+    assert parse(policy, "mesh.yaml", of_grpc, NOW)
+    with pytest.raises(InvalidInput) as caught:
+        parse(policy, "mesh.yaml", inventory.parse(_CASE.read_text(), _CASE), NOW)
+    assert {each.path for each in caught.value.violations} == {"defaults.health_check.grpc"}
 
 
 def test_a_fault_is_refused_from_the_moment_it_is_over() -> None:

@@ -173,6 +173,18 @@ hosts:
     assert tree(declared(parse(text, tmp_path / "inventory.yaml"))) == "web\n└─ db [tcp]\n"
 
 
+@pytest.mark.parametrize("protocol", ["http2", "grpc", "tcp"])
+def test_every_drawing_names_what_is_not_plain_http(protocol: str) -> None:
+    graph = Graph(
+        nodes=(Node(service="pay", protocol=protocol), Node(service="web", protocol="http")),
+        links=(Link(caller="web", service="pay", protocol=protocol),),
+    )
+    assert tree(graph) == f"web\n└─ pay [{protocol}]\n"
+    assert f'label="pay\\n{protocol}"' in dot(graph)
+    assert f">{protocol}<" in svg(graph)
+    assert 'label="web"' in dot(graph)
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
     assert tree(made()) == ""
     ElementTree.fromstring(svg(made()))

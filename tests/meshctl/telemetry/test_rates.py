@@ -81,6 +81,17 @@ def test_what_counts_as_a_failure(code: int, flag: str, fails: bool) -> None:
     assert signals.failures == int(fails)
 
 
+@pytest.mark.parametrize(
+    ("status", "fails"), [("0", False), ("5", False), ("2", True), ("14", True), ("", False)]
+)
+def test_a_grpc_call_fails_by_its_status(status: str, fails: bool) -> None:
+    one = Proxy("a")
+    one.requests("web", "api", 1, grpc=status)
+    signals = only_edge(view({}, looks(one.stats(1.0)), at=0)).signals
+    assert signals is not None
+    assert (signals.requests, signals.failures) == (1, int(fails))
+
+
 def test_a_proxy_that_was_restarted_counts_from_zero() -> None:
     old, new = Proxy("a"), Proxy("a")
     old.requests("web", "api", 5)
@@ -353,6 +364,28 @@ def test_declared_services_are_there_without_traffic_and_unknown_ones_only_with(
     since_start = view({}, after, at=0)
     assert [row.service for row in since_start.services] == ["unknown"]
     assert only_edge(since_start).security == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"), [("http", "http"), ("http2", "http2"), ("grpc", "grpc"), ("tcp", "http")]
+)
+def test_requests_are_called_what_the_service_speaks_unless_that_cannot_be(
+    declared: str, shown: str
+) -> None:
+    one = Proxy("a")
+    one.requests("web", "api", 30)
+    seen = view({}, looks(one.stats(60.0)), at=0, protocols={"api": declared})
+    edge, (service,) = only_edge(seen), seen.services
+    assert (edge.protocol, service.protocol) == (shown, declared)
+    assert service.signals is not None
+    assert service.signals == edge.signals
+
+
+def test_sessions_are_tcp_whatever_is_declared() -> None:
+    one = Proxy("a")
+    one.sessions("web", "api", 1, 0)
+    edge = only_edge(view({}, looks(one.stats(1.0)), at=0, protocols={"api": "grpc"}))
+    assert edge.protocol == "tcp"
 
 
 def test_hosts_tell_of_themselves() -> None:

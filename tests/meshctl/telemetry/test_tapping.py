@@ -16,11 +16,13 @@ from meshctl.inventory.parse import parse
 from meshctl.layout import Layout
 from meshctl.telemetry.tapping import Event, Filter, Gap, Held, Silent, tap
 from meshctl.transport.connect import Connections
+from proxy.core.metrics import Metrics
 from proxy.http.head import parse_request
 from proxy.model.names import HostName
 from proxy.model.recent import SeenRequest, Wanted
 from proxy.net.admin import Admin, Answer, Route, json_answer, text_answer
-from proxy.net.recent import KEPT, MAX_ENDED, Recent
+from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
+from proxy.net.recent import KEPT, MAX_ENDED
 
 DEADLINE_S = 60
 
@@ -100,7 +102,8 @@ class Proxy:
     """The ring of a proxy behind a real admin port."""
 
     def __init__(self) -> None:
-        self.recent = Recent()
+        self._families = DataPlaneMetrics(Metrics())
+        self.recent = self._families.recent
         self.recent.host = HostName("one")
         self.asked = asyncio.Event()
         self._clock = 0.0
@@ -109,10 +112,12 @@ class Proxy:
         head = parse_request(f"GET / HTTP/1.1\r\nhost: x\r\nx-request-id: {request_id}".encode())
         exchange: Any = SimpleNamespace(
             head=head, target=None, rule=None, tried=(), tries=1, status=status, flag="", policy="",
-            started=0.0, headed=0.0, body_bytes=0, response_bytes=0, detail="",
+            started=0.0, headed=0.0, body_bytes=0, response_bytes=0, detail="", grpc=None,
+            span=None, queue_s=0.0, connect_s=0.0, waits_since=0.0,
         )  # fmt: skip
         self._clock += 0.01
-        self.recent.source.add("web", service, exchange, self._clock)
+        reporter = Reporter(self._families, "source", "web", "spiffe://web", service)
+        reporter.answered(exchange, self._clock)
 
     async def answer(self, segment: str) -> Answer:
         service, which, cursor = segment.split(",")

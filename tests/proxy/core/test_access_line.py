@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from proxy.core.access_entry import Request, Session
 from proxy.core.access_format import BOTH, HTTP, TCP, parse_format
-from proxy.core.access_line import MAX_LINE_BYTES, Printer, Stamps
+from proxy.core.access_line import MAX_LINE_BYTES, Printer, Stamps, lines
+from proxy.core.outcome import Outcome
 from proxy.model.endpoint import Endpoint
 from proxy.model.names import HostName, ServiceName
 
@@ -34,9 +35,21 @@ def printer(text: str = "", **changed: Any) -> Printer:
 
 
 def request(**changed: Any) -> Request:
+    common: dict[str, Any] = {
+        "caller": "web",
+        "service": "api",
+        "method": b"GET",
+        "authority": b"api.mesh",
+        "route": "r",
+        "endpoint": ENDPOINT,
+        "attempts": 2,
+        "status": 200,
+        "flag": "",
+        "is_failure": False,
+        "protocol": "http",
+        "grpc_status": "",
+    }
     fields: dict[str, Any] = {
-        "make": lambda *_: "",
-        "is_bad": False,
         "ended": 12.5,
         "started": 12.0,
         "headed": 12.25,
@@ -44,26 +57,20 @@ def request(**changed: Any) -> Request:
         "connect_s": 0.002,
         "id_line": b"x-request-id: r-1",
         "trace_line": TRACE,
-        "method": b"GET",
         "target": b"/items?secret=1",
-        "authority": b"api.mesh",
-        "route": "r",
-        "endpoint": ENDPOINT,
-        "attempts": 2,
-        "status": 200,
-        "flag": "",
+        "tried": (),
         "policy": "",
         "detail": "",
         "request_bytes": 3,
         "response_bytes": 4,
     }
-    return Request(**(fields | changed))
+    common |= {name: changed.pop(name) for name in set(changed) & common.keys()}
+    return Request(outcome=Outcome(**common), **(fields | changed))
 
 
 def session(**changed: Any) -> Session:
     fields: dict[str, Any] = {
-        "make": lambda *_: "",
-        "is_bad": False,
+        "kind": None,
         "ended": 12.5,
         "started": 12.0,
         "connect_s": 0.002,
@@ -78,13 +85,22 @@ def session(**changed: Any) -> Session:
     return Session(**(fields | changed))
 
 
+def text(entry: Request | Session, by: Printer) -> str:
+    """Its line, which is the same whether it is made alone or with others."""
+    if isinstance(entry, Session):
+        entry = entry._replace(kind=by.bad_session)
+    else:
+        by.prepare(entry.outcome)
+    made = lines([entry], SINCE, by.stamps).decode("ascii")
+    assert made.endswith("\n")
+    assert made.count("\n") == 1
+    if isinstance(entry, Request):
+        assert made == by.request(entry, SINCE)
+    return made
+
+
 def line(entry: Request | Session, by: Printer | None = None) -> Any:
-    by = by or printer()
-    make = by.request if isinstance(entry, Request) else by.session
-    data = make(entry, SINCE)
-    assert data.endswith("\n")
-    assert data.count("\n") == 1
-    return json.loads(data)
+    return json.loads(text(entry, by or printer()))
 
 
 def test_a_request_has_all_fields_in_their_order() -> None:
@@ -109,6 +125,7 @@ def test_a_request_has_all_fields_in_their_order() -> None:
         "endpoint": "vm2 10.0.0.2:15006",
         "attempts": 2,
         "status": 200,
+        "grpc_status": None,
         "flag": None,
         "reason": None,
         "policy": None,
@@ -156,7 +173,7 @@ def test_the_reason_is_a_sentence() -> None:
         ("??", "", 503, "the service itself answered 503"),
         ("", "", 500, "the service itself answered 500"),
     ):
-        found = line(request(is_bad=True, flag=flag, detail=detail, status=status))["reason"]
+        found = line(request(is_failure=True, flag=flag, detail=detail, status=status))["reason"]
         assert found.endswith(said)
 
 
@@ -189,14 +206,13 @@ def test_text_writes_what_is_missing_as_a_dash() -> None:
 
 def test_every_field_in_text_is_that_of_json() -> None:
     for names, entry in (
-        ((*BOTH, *HTTP), request(is_bad=True, flag="UC", policy="p")),
+        ((*BOTH, *HTTP), request(is_failure=True, flag="UC", policy="p")),
         ((*BOTH, *TCP), session()),
     ):
         found = line(entry)
         for name in names:
             by = printer(f"%{name}%")
-            make = by.request if isinstance(entry, Request) else by.session
-            value = make(entry, SINCE).removesuffix("\n")
+            value = text(entry, by).removesuffix("\n")
             if isinstance(found[name], int | float):
                 assert float(value) == found[name]
             else:
@@ -224,7 +240,7 @@ def test_no_text_of_the_network_breaks_a_line(
     route: str,
 ) -> None:
     entry = request(
-        is_bad=True,
+        is_failure=True,
         id_line=b"x-request-id: " + id_value,
         target=target,
         authority=authority,
@@ -248,7 +264,7 @@ def test_no_text_of_the_network_breaks_a_line(
 
 def test_a_line_is_bounded_where_each_character_takes_six() -> None:
     longest = request(
-        is_bad=True,
+        is_failure=True,
         id_line=b"x-request-id: " + b"\xff" * 500,
         target=b"/" + b'"' * 5000,
         authority=b"\xff" * 500,
@@ -264,3 +280,54 @@ def test_a_line_is_bounded_where_each_character_takes_six() -> None:
     text = printer("e" * 500 + "%path%" * 49).request(longest, SINCE)
     assert len(text) <= MAX_LINE_BYTES
     assert text.endswith("\n")
+
+
+def test_many_lines_are_made_at_once_and_each_is_what_it_is_alone() -> None:
+    one, two, text_by = printer(), printer(side="destination"), printer("%path% %status%")
+    entries = [
+        request(id_line=b"x-request-id: 550e8400-e29b-41d4-a716-446655440000"),
+        request(target=b"/a", headed=0.0, queue_s=0.0, connect_s=0.0),
+        request(target=b"/a?x", ended=13.0),
+        request(status=503, is_failure=True, flag="UF", detail="refused"),
+        request(target=b'/"\xff' * 200),
+        request(id_line=b"", trace_line=b""),
+        request(ended=12.0005, started=12.0, request_bytes=10**12),
+    ]
+    for at, entry in enumerate(entries):
+        (two if at % 2 else one).prepare(entry.outcome)
+    in_text = request()
+    text_by.prepare(in_text.outcome)
+    closed = session(kind=one.good_session)
+    kept: list[Any] = [*map(tuple, entries), tuple(in_text), tuple(closed)]
+    made = lines(kept, SINCE, one.stamps).decode("ascii").splitlines(keepends=True)
+    alone = [entry.outcome.printer.request(entry, SINCE) for entry in entries]  # type: ignore[attr-defined]
+    assert made[:-2] == alone
+    assert made[-2:] == ["/items 200\n", one.session(closed, SINCE)]
+    assert json.loads(made[2])["path"] == "/a"
+    assert json.loads(made[6])["total_ms"] in (0.499, 0.5)
+
+
+@given(
+    ids=st.lists(st.binary(max_size=200), min_size=1, max_size=5),
+    trace=st.none() | st.binary(max_size=60),
+)
+def test_no_id_of_a_good_request_breaks_its_own_line_or_another(
+    ids: list[bytes], trace: bytes | None
+) -> None:
+    by = printer()
+    entries = [request(id_line=b"x-request-id: " + each) for each in ids]
+    if trace is not None:
+        entries.append(request(trace_line=b"traceparent: " + trace))
+    for entry in entries:
+        by.prepare(entry.outcome)
+    made = lines(entries, SINCE, by.stamps).decode("ascii")
+    found = [json.loads(each) for each in made.splitlines()]
+    assert len(found) == len(entries)
+    for each, own in zip(found[: len(ids)], ids, strict=True):
+        assert each["request_id"] == (own.decode("latin-1")[:128] or None)
+    assert all(each.isprintable() for each in made.splitlines())
+
+
+def test_a_grpc_call_has_its_status() -> None:
+    found = line(request(protocol="grpc", grpc_status="14", is_failure=True))
+    assert (found["protocol"], found["status"], found["grpc_status"]) == ("grpc", 200, 14)

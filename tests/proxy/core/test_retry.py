@@ -47,6 +47,8 @@ def verdict(policy: CompiledRetries, failure: Failure, **changes: Any) -> Verdic
         (Failure.CONNECT, {}, OTHER),
         (Failure.CONNECT, {"method": b"POST"}, OTHER),
         (Failure.REFUSED_BY_PEER, {"method": b"POST"}, OTHER),
+        (Failure.UNPROCESSED, {"method": b"POST"}, FRESH),
+        (Failure.UNPROCESSED, {"has_begun": True}, GIVE_UP),
         (Failure.RESET, {}, GIVE_UP),
         (Failure.RESET, {"is_reused": True}, FRESH),
         (Failure.RESET, {"is_reused": True, "method": b"PUT"}, FRESH),

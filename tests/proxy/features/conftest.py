@@ -109,8 +109,12 @@ class Grid:
         datacenter: str = "",
         allow: tuple[str, ...] = ("web", "other"),
         has_plaintext: bool = False,
+        protocol: Protocol | None = None,
+        port: int = 0,
     ) -> Any:
-        """One more instance, with its ``App``, in the registry from the next ``apply`` on."""
+        """One more instance, with its ``App``, in the registry from the next ``apply`` on.
+
+        ``port``: of an application that is there instead of the ``App``."""
         app = self.apps[host] = self._app_type()
         app.answer = lambda _: (
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(host), host.encode())
@@ -118,9 +122,9 @@ class Grid:
         await app.start()
         workload = Workload(
             service=ServiceName(service),
-            protocol="tcp" if service in TCP_SERVICES else "http",
+            protocol=protocol or ("tcp" if service in TCP_SERVICES else "http"),
             version=version,
-            app=Address(host="127.0.0.1", port=app.port),
+            app=Address(host="127.0.0.1", port=port or app.port),
             health=HealthCheck(),
             allow=tuple(ServiceName(name) for name in allow),
             plaintext=ANY if has_plaintext else None,

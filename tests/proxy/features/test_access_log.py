@@ -19,7 +19,9 @@ ALL = AccessLog(percent=100)
 
 async def written(grid: Any, host: str) -> list[str]:
     """What the proxy of ``host`` has logged by now."""
-    await grid.planes[host]._metrics.telemetry.logs.flush(20)
+    metrics = grid.planes[host]._metrics
+    metrics.work_off()
+    await metrics.telemetry.logs.flush(20)
     file = grid.log_dir / host / "access.log"
     return file.read_text().splitlines() if file.exists() else []
 

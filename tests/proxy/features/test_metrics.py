@@ -329,6 +329,12 @@ def test_what_a_failure_is(status: int, flag: str, is_bad: bool) -> None:
     assert is_failure(status, flag) is is_bad
 
 
+class Named(SimpleNamespace):
+    """With an identity, as a route and a pool have one."""
+
+    __hash__ = object.__hash__
+
+
 def test_random_callers_and_statuses_do_not_grow_the_process_and_are_gone_after_a_while() -> None:
     metrics = Metrics()
     families = DataPlaneMetrics(metrics)
@@ -350,8 +356,8 @@ def test_random_callers_and_statuses_do_not_grow_the_process_and_are_gone_after_
         exchange.body_bytes = rng.randrange(10_000_000)
         exchange.response_bytes = rng.randrange(10_000_000)
         exchange.tries = 1
-        exchange.rule = SimpleNamespace(name=f"r{number}", answered=None, failed=None)
-        exchange.target = SimpleNamespace(
+        exchange.rule = Named(name=f"r{number}")
+        exchange.target = Named(
             endpoint=Endpoint(
                 service=ServiceName("api"),
                 host=HostName(f"h{number}"),
@@ -359,8 +365,6 @@ def test_random_callers_and_statuses_do_not_grow_the_process_and_are_gone_after_
                 port=1,
                 version=f"v{number}",
             ),
-            answered=None,
-            failed=None,
         )
         reporters[caller].answered(exchange, exchange.started + rng.random() * 1000)
     tally = metrics.tally()

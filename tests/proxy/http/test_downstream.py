@@ -70,7 +70,8 @@ async def test_a_request_arrives_whole_however_it_is_cut(mesh: Any) -> None:
         ),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: 1\r\n" * 100 + b"\r\n", "too_large"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 62_000, "too_large"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "start_line"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", "upgrade"),
+        (b"PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n", "start_line"),
         (
             b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\nx\r\n",
             "chunk",
@@ -96,8 +97,9 @@ async def test_an_invalid_request_is_answered_and_the_connection_ends(
     "head",
     [
         b"CONNECT api:80 HTTP/1.1\r\nHost: api:80\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nUpgrade: x\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: upgrade\r\n"
+        b"Upgrade: x\r\n\r\nabc",
     ],
 )
 async def test_changing_the_protocol_is_refused_in_words(mesh: Any, head: bytes) -> None:

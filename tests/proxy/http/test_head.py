@@ -160,6 +160,12 @@ def test_hop_by_hop_fields_stay_behind() -> None:
     assert head.lines == [b"content-length: 3", b"x-end: 1"]
 
 
+def test_trailers_are_asked_for_on_the_next_hop_too_although_connection_lists_te() -> None:
+    head = parse_request(request("TE: trailers", "X-Own: 1", "Connection: TE, X-Own"))
+    assert head.lines == [b"te: trailers"]
+    assert parse_request(request("TE: gzip", "Connection: TE")).lines == []
+
+
 def test_a_request_is_written_for_http_1_1_with_a_host() -> None:
     head = parse_request(b"POST / HTTP/1.0\r\nX: 1")
     assert serialize_request(head, b"api") == b"POST / HTTP/1.1\r\nhost: api\r\nx: 1\r\n\r\n"

@@ -260,7 +260,9 @@ async def test_trailers_that_may_not_be_one_are_left_out(server: Any) -> None:
     assert server.ups[0].is_complete
 
 
-async def test_changing_the_protocol_is_refused(server: Any) -> None:
+async def test_changing_the_protocol_of_what_has_ended_or_by_connect_is_refused(
+    server: Any,
+) -> None:
     block = b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
     server.receive(head_frame(1, block, b"", True))
     server.receive(head_frame(2, b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n", b"", False))

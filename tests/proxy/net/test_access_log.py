@@ -5,6 +5,8 @@ import gc
 import json
 import logging
 import weakref
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,7 +21,8 @@ from proxy.model.names import HostName, TrustDomain
 from proxy.model.telemetry import AccessLog, Telemetry
 from proxy.net import access_log
 from proxy.net.access_log import AccessLogs
-from proxy.net.pair_log import MAX_WAITING, MAX_WAITING_BAD, PairLog
+from proxy.net.dataplane_metrics import DataPlaneMetrics, Reporter
+from proxy.net.pair_log import MAX_WAITING, MAX_WAITING_BAD
 
 ALL = AccessLog(percent=100)
 
@@ -33,10 +36,8 @@ class Logs:
         self.path = path / "log"
         self.logs.use(HostName("vm1"), TrustDomain("mesh.test"), str(self.path))
 
-    def pair(self, policy: AccessLog = ALL, side: str = "source") -> PairLog:
-        pair = self.logs.logger(side, "web", "spiffe://mesh.test/svc/web", "api", policy)
-        assert pair is not None
-        return pair
+    def pair(self, policy: AccessLog = ALL, side: str = "source") -> "Pair":
+        return Pair(self, side, policy)
 
     async def lines(self) -> list[dict[str, Any]]:
         await self.logs.flush(20)
@@ -53,6 +54,23 @@ class Logs:
     @property
     def written(self) -> float:
         return self.metrics.counter("mesh_access_log_lines_total", "").labels().value
+
+
+class Pair:
+    """One pair of services, of whose requests nothing is kept but their lines."""
+
+    def __init__(self, logs: Logs, side: str, policy: AccessLog) -> None:
+        families = self._families = DataPlaneMetrics(Metrics())
+        families.is_counting = False
+        self._reporter = Reporter(families, side, "web", "spiffe://mesh.test/svc/web", "api")
+        log = logs.logs.logger(side, "web", "spiffe://mesh.test/svc/web", "api", policy)
+        self._reporter.log = log
+        self.session, self.refused = log.session, log.refused
+        self.forget = partial(families.settle, is_last=True)
+
+    def __call__(self, exchange: Exchange, now: float) -> None:
+        self._reporter.answered(exchange, now)
+        self._families.work_off()
 
 
 @pytest.fixture
@@ -81,9 +99,9 @@ class Refusing:
         self.is_open = False
         self.taken = b""
 
-    def offer(self, lines: bytes, count: int) -> bool:
+    def offer(self, batch: Sequence[bytes], count: int) -> bool:
         if self.is_open:
-            self.taken += lines
+            self.taken += b"".join(batch)
             self.told.wrote(count)
         return self.is_open
 
@@ -173,7 +191,9 @@ async def test_nothing_of_a_request_is_held_on_to(logs: Logs) -> None:
     exchange.target = target = Target()
     exchange._body = [b"secret"]
     left = weakref.ref(target)
-    logs.pair()(exchange, monotonic())
+    pair = logs.pair()
+    pair(exchange, monotonic())
+    pair.forget()
     del exchange, target
     gc.collect()
     assert left() is None

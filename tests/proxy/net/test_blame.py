@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from proxy.core.grpc import Status
 from proxy.core.retry import Failure
 from proxy.net.blame import MAX_WHY, REASON_OF, blame, sentence
 
@@ -21,10 +22,16 @@ from proxy.net.blame import MAX_WHY, REASON_OF, blame, sentence
 def test_a_failed_request_says_what_its_endpoint_did(
     status: int, flag: str, detail: str, reason: str, said: str
 ) -> None:
-    exchange: Any = SimpleNamespace(status=status, flag=flag, detail=detail)
+    exchange: Any = SimpleNamespace(status=status, flag=flag, detail=detail, grpc=None)
     found = blame(exchange)
     assert found[0] == reason
     assert sentence(*found) == said
+
+
+def test_a_failed_call_says_how_it_ended() -> None:
+    call = SimpleNamespace(status=Status.DATA_LOSS)
+    exchange: Any = SimpleNamespace(status=200, flag="", detail="", grpc=call)
+    assert blame(exchange) == ("status", "answered DATA_LOSS")
 
 
 def test_every_way_to_fail_has_a_word_and_a_sentence() -> None:

@@ -25,7 +25,7 @@ def test_the_folder_and_the_file_are_made_readable_for_their_group(tmp_path: Pat
     before = os.umask(0o077)
     try:
         file = log_file(tmp_path)
-        file.write(LINE)
+        file.write([LINE])
     finally:
         os.umask(before)
     assert file.path.read_bytes() == LINE
@@ -36,7 +36,7 @@ def test_the_folder_and_the_file_are_made_readable_for_their_group(tmp_path: Pat
 def test_what_is_there_is_appended_to(tmp_path: Path) -> None:
     for _ in range(2):
         file = log_file(tmp_path)
-        file.write(LINE)
+        file.write([LINE])
         file.close()
     assert file.path.read_bytes() == LINE * 2
 
@@ -44,7 +44,7 @@ def test_what_is_there_is_appended_to(tmp_path: Path) -> None:
 def test_a_full_file_is_rotated_and_so_many_are_kept(tmp_path: Path) -> None:
     file = log_file(tmp_path, max_bytes=250, kept=2)
     for number in range(9):
-        file.write(b"%098d\n" % number)
+        file.write([b"%098d\n" % number])
     assert names(tmp_path) == ["access.log", "access.log.1", "access.log.2"]
     newest = [int(line) for line in file.path.read_text().split()]
     assert newest == [8]
@@ -56,33 +56,33 @@ def test_a_full_file_is_rotated_and_so_many_are_kept(tmp_path: Path) -> None:
 def test_fewer_than_before_may_be_kept_or_none(tmp_path: Path) -> None:
     file = log_file(tmp_path, max_bytes=150, kept=4)
     for _ in range(8):
-        file.write(LINE)
+        file.write([LINE])
     assert len(names(tmp_path)) == 5
     file.close()
     file = log_file(tmp_path, max_bytes=150, kept=1)
-    file.write(LINE)
+    file.write([LINE])
     assert names(tmp_path) == ["access.log", "access.log.1"]
     file.close()
     file = log_file(tmp_path, max_bytes=150, kept=0)
-    file.write(LINE)
+    file.write([LINE])
     assert names(tmp_path) == ["access.log"]
     file.close()
 
 
 def test_a_batch_above_the_size_of_a_file_is_written_whole(tmp_path: Path) -> None:
     file = log_file(tmp_path, max_bytes=10)
-    file.write(LINE * 5)
+    file.write([LINE * 5])
     assert file.path.read_bytes() == LINE * 5
     file.close()
 
 
 def test_who_moves_the_file_needs_to_tell_nobody(tmp_path: Path) -> None:
     file = log_file(tmp_path)
-    file.write(b"1\n")
+    file.write([b"1\n"])
     file.path.rename(tmp_path / "moved")
-    file.write(b"2\n")
+    file.write([b"2\n"])
     file.path.unlink()
-    file.write(b"3\n")
+    file.write([b"3\n"])
     assert (tmp_path / "moved").read_bytes() == b"1\n"
     assert file.path.read_bytes() == b"3\n"
     file.close()
@@ -90,10 +90,10 @@ def test_who_moves_the_file_needs_to_tell_nobody(tmp_path: Path) -> None:
 
 def test_a_new_file_under_the_name_is_the_one_that_is_written(tmp_path: Path) -> None:
     file = log_file(tmp_path)
-    file.write(b"1\n")
+    file.write([b"1\n"])
     file.path.rename(tmp_path / "moved")
     file.path.touch()
-    file.write(b"2\n")
+    file.write([b"2\n"])
     assert (tmp_path / "moved").read_bytes() == b"1\n"
     assert file.path.read_bytes() == b"2\n"
     file.close()
@@ -104,25 +104,25 @@ def test_a_name_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     file.path.parent.mkdir()
     file.path.symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic links"):
-        file.write(LINE)
+        file.write([LINE])
     assert not (tmp_path / "victim").exists()
 
 
 def test_what_did_not_fit_is_taken_back_and_writing_goes_on_later(tmp_path: Path) -> None:
     """A limit on the size of files writes a part and then refuses, as a full disk does."""
     file = log_file(tmp_path)
-    file.write(LINE)
+    file.write([LINE])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (250, before[1]))
         with pytest.raises(OSError, match="No space left"):
-            file.write(LINE * 2)
+            file.write([LINE * 2])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert file.path.read_bytes() == LINE
-    file.write(LINE)
+    file.write([LINE])
     assert file.path.read_bytes() == LINE * 2
     file.close()
 
@@ -131,7 +131,7 @@ def write_many(path: Path, who: int) -> None:
     file = log_file(path, max_bytes=20_000, kept=500)
     for batch in range(100):
         lines = [b"%d %d %b\n" % (who, batch * 20 + each, b"x" * 60) for each in range(20)]
-        file.write(b"".join(lines))
+        file.write(lines)
     file.close()
 
 

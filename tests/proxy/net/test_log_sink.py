@@ -40,17 +40,17 @@ def test_a_reader_of_a_socket_that_stands_still_blocks_nobody_and_tears_no_line(
     sink = StdoutSink(ours.fileno(), told)
     sink_of_another = StdoutSink(ours.fileno(), told)
     batch = LINE * (sink.max_bytes // len(LINE))
-    while sink.offer(batch, 1) and sink_of_another.offer(batch, 1):
+    while sink.offer([batch], 1) and sink_of_another.offer([batch], 1):
         pass
     # Half of it is left to the process's own log.
     assert ours.send(b"an error\n", socket.MSG_DONTWAIT) == 9
-    assert not sink.offer(LINE, 1)
+    assert not sink.offer([LINE], 1)
     theirs.settimeout(10)
     taken = b""
     while len(taken) < told.written * len(batch) + 9:
         taken += theirs.recv(1 << 20)
     assert taken == batch * told.written + b"an error\n"
-    assert sink.offer(LINE, 1)
+    assert sink.offer([LINE], 1)
     assert told.missed == 0
     for each in (sink, sink_of_another):
         each.close()
@@ -76,7 +76,7 @@ for batch in range(batches):
     lines = b"".join(b"%s %d %d %s\\n" % (who.encode(), batch, n, b"x" * (n * 7 % 900))
                      for n in range(60))
     assert len(lines) <= sink.max_bytes
-    while not sink.offer(lines, 60):
+    while not sink.offer([lines], 60):
         time.sleep(0.001)
 print(told.count, file=sys.stderr)
 """
@@ -112,7 +112,7 @@ def test_a_pipe_takes_whole_lines_and_stays_as_it_was_for_others() -> None:
     told = Told()
     sink = StdoutSink(writer, told)
     batch = LINE * (sink.max_bytes // len(LINE))
-    while sink.offer(batch, 1):
+    while sink.offer([batch], 1):
         pass
     assert os.get_blocking(writer)
     size = told.written * len(batch)
@@ -121,7 +121,7 @@ def test_a_pipe_takes_whole_lines_and_stays_as_it_was_for_others() -> None:
     while len(taken) < size:
         taken += os.read(reader, 1 << 20)
     assert taken == batch * told.written
-    assert sink.offer(LINE, 1)
+    assert sink.offer([LINE], 1)
     sink.close()
     os.close(reader)
     os.close(writer)
@@ -132,7 +132,7 @@ def test_a_reader_that_is_gone_is_told_as_a_loss() -> None:
     theirs.close()
     told = Told()
     sink = StdoutSink(ours.fileno(), told)
-    assert sink.offer(LINE * 3, 3)
+    assert sink.offer([LINE * 3], 3)
     assert (told.missed, told.errors) == (3, [errno.EPIPE])
     sink.close()
     ours.close()
@@ -142,7 +142,7 @@ def test_a_terminal_is_written_to() -> None:
     main, other = pty.openpty()
     told = Told()
     sink = StdoutSink(other, told)
-    assert sink.offer(b"line\n", 1)
+    assert sink.offer([b"line\n"], 1)
     assert os.read(main, 100) == b"line\r\n"
     sink.close()
     os.close(main)
@@ -154,7 +154,7 @@ def test_a_file_on_stdout_is_appended_to(tmp_path: Path) -> None:
     told = Told()
     sink = StdoutSink(fd, told)
     assert not sink.is_bounded
-    assert sink.offer(LINE, 1)
+    assert sink.offer([LINE], 1)
     sink.close()
     assert os.write(fd, b"after\n") == 6
     os.close(fd)
@@ -164,10 +164,10 @@ def test_a_file_on_stdout_is_appended_to(tmp_path: Path) -> None:
 async def test_one_batch_at_a_time_is_with_the_disk(tmp_path: Path) -> None:
     told = Told()
     sink = FileSink(LogFile(tmp_path / "access.log", max_bytes=1 << 20, kept=1), told)
-    assert sink.offer(LINE, 1)
-    assert not sink.offer(LINE, 1)
+    assert sink.offer([LINE], 1)
+    assert not sink.offer([LINE], 1)
     await asyncio.wait_for(told.is_free.wait(), 20)
-    assert sink.offer(LINE, 1)
+    assert sink.offer([LINE], 1)
     await sink.settle(20)
     assert (tmp_path / "access.log").read_bytes() == LINE * 2
     assert told.written == 2
@@ -178,7 +178,7 @@ async def test_a_file_that_cannot_be_made_is_told_as_a_loss(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     told = Told()
     sink = FileSink(LogFile(tmp_path / "file" / "access.log", max_bytes=9, kept=1), told)
-    assert sink.offer(LINE, 1)
+    assert sink.offer([LINE], 1)
     await sink.settle(20)
     assert (told.written, told.missed) == (0, 1)
     sink.close()

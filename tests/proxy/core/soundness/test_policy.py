@@ -154,6 +154,8 @@ GOOD: list[Policy] = [
     of(balancing=Balancing(algorithm="ring_hash", hash_on=HashOn(cookie="sid", ttl_s=60.0))),
     of(health_check=ActiveHealth(path="/healthz?deep=1", statuses=(200, 204))),
     of(health_check=ActiveHealth(kind="tcp")),
+    of(health_check=ActiveHealth(kind="grpc")),
+    of(health_check=ActiveHealth(kind="grpc", grpc_service="orders.v1.Orders")),
     of(rate_limits=(RateLimit(name="a", requests=5, match=PATH_MATCH),)),
     fault(delay_s=0.2, abort_status=0, percent=0.5),
     of(failover=(Failover(subset="v1"), Failover(service=WEB), Failover(datacenter="dc2"))),
@@ -263,6 +265,18 @@ BAD: list[tuple[Policy, str, str, str]] = [
         "health_check.statuses",
         "no status",
         "http",
+    ),
+    (
+        of(health_check=ActiveHealth(kind="grpc", statuses=(200,))),
+        "health_check.statuses",
+        "with words",
+        "remove",
+    ),
+    (
+        of(health_check=ActiveHealth(kind="grpc", grpc_service="a b")),
+        "health_check.grpc",
+        "not the name of a gRPC service",
+        "true",
     ),
     (of(health_check=ActiveHealth(statuses=(99,))), "health_check.statuses[0]", "99 is not", ""),
     # Faults and limits.

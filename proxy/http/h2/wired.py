@@ -1,0 +1,185 @@
+"""The engine on a transport, as both halves need it: one write a turn of the loop, and its end."""
+
+import asyncio
+from typing import Any, ClassVar, Final
+
+from proxy.http.h2.connection import Connection, ConnectionBroken
+from proxy.http.h2.frames import COMPRESSION_ERROR
+from proxy.http.h2.hpack import Decoder, HpackError
+from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
+from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
+
+MOST_UNTAKEN: Final = 1024 * 1024
+"""Of what was written and the peer does not read while it goes on sending."""
+
+
+class Wired(Connection, asyncio.Protocol):
+    """Nothing is written by itself while bytes are being read: what they lead to leaves at once,
+    in one piece. Everything else that is written in a turn of the loop leaves at its end."""
+
+    __slots__ = (
+        "_acked",
+        "_call_soon",
+        "_is_flush_due",
+        "_is_read_paused",
+        "_out",
+        "_quiet_since",
+        "_stuck_since",
+        "_transport",
+        "decoder",
+    )
+
+    ping_after_s: ClassVar[float]
+    """Without a byte from a peer that has streams: is it still there?"""
+
+    _transport: Wire
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._out: list[bytes] = []
+        self._is_flush_due = False
+        self._is_read_paused = False
+        self._acked = -1
+        """What the peer had acknowledged at ``_stuck_since``; -1: it takes what is written."""
+        self._stuck_since = 0.0
+        self._quiet_since = 0.0
+        self.decoder = Decoder()
+
+    # The half
+
+    def broken(self, error: ConnectionBroken) -> None:
+        """The peer broke the rules. It has been told, and the connection is over."""
+        raise NotImplementedError
+
+    # The transport
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self.start()
+
+    def data_received(self, data: bytes) -> None:
+        was_due, self._is_flush_due = self._is_flush_due, True
+        try:
+            self.receive(data)
+        except ConnectionBroken as error:
+            self._break(error)
+            return
+        self._is_flush_due = was_due
+        if self._out:
+            self._write_out()
+        if self.is_write_paused and self._transport.get_write_buffer_size() > MOST_UNTAKEN:
+            self._is_read_paused = True
+            self._transport.pause_reading()
+
+    def end(self, code: int, detail: str) -> None:
+        """For what the peer does, or does not do."""
+        try:
+            self.fail(code, detail)
+        except ConnectionBroken as error:
+            self._break(error)
+
+    def _break(self, error: ConnectionBroken) -> None:
+        self._flush()
+        self.is_lost = True
+        self.broken(error)
+
+    def settings_acknowledged(self) -> None:
+        self.decoder.acknowledged()
+
+    def block_skipped(self, block: bytes) -> None:
+        if not self.decoder.is_stateless:
+            try:
+                self.decoder.decode(block)
+            except HpackError as error:
+                self.fail(COMPRESSION_ERROR, str(error))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def resume_writing(self) -> None:
+        if self._is_read_paused:
+            self._is_read_paused = False
+            self._transport.resume_reading()
+        super().resume_writing()
+
+    def pause_writing(self) -> None:
+        self._acked = -1
+        super().pause_writing()
+
+    # Out
+
+    def write(self, data: bytes) -> None:
+        self._out.append(data)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if self._out:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        out, self._out = self._out, []
+        if not self.is_lost:
+            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+
+    def close(self) -> None:
+        """After what is written."""
+        self._flush()
+        self.is_lost = True
+        self._transport.close()
+
+    def abort(self) -> None:
+        self.is_lost = True
+        self._transport.abort()
+
+    @property
+    def is_connected(self) -> bool:
+        """There has been a transport."""
+        return hasattr(self, "_transport")
+
+    def hang_up(self) -> None:
+        """Closes, but waits for nobody who does not read."""
+        self.is_lost = True
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def peer(self) -> Any:
+        return self._transport.get_extra_info("peername")
+
+    # From the sweeper
+
+    def sweep(self, now: float) -> None:
+        """Once a second."""
+        if self.is_lost:
+            return
+        if self._has_heard or not self.streams:
+            self._quiet_since = now
+        elif now - self._quiet_since > self.ping_after_s:
+            self._quiet_since = now
+            self.ping()
+        try:
+            super().sweep(now)
+        except ConnectionBroken as error:
+            self._break(error)
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether the peer does not take what is written, and has had time to. Once a second."""
+        if not self.is_write_paused:
+            return False
+        acked = acked_bytes(self._transport)
+        if self._acked < 0 or acked - self._acked >= PATIENCE_S * MIN_BYTES_PER_S:
+            self._acked = acked
+            self._stuck_since = now
+            return False
+        return now - self._stuck_since > PATIENCE_S
+
+    def reset(self) -> None:
+        """Aborts, and lets the kernel forget what it still holds for the peer."""
+        forget_unsent(self._transport)
+        self.abort()
