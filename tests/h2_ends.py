@@ -61,7 +61,7 @@ class End:
         self.error: Exception | None = None
         self._changed = asyncio.Event()
         self.h2 = h2.connection.H2Connection(
-            h2.config.H2Configuration(client_side=self.is_client, header_encoding="utf-8")
+            h2.config.H2Configuration(client_side=self.is_client, header_encoding="latin-1")
         )
 
     def begin(self, settings: dict[int, int] | None = None) -> None:

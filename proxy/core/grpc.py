@@ -31,9 +31,14 @@ class Status(IntEnum):
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
+    __hash__ = int.__hash__
+    """HOT: an enum's own is a function in Python."""
+
 
 STATUSES: Final = {b"%d" % status: status for status in Status}
 """By what stands in ``grpc-status``."""
+DIGITS: Final = tuple(str(int(status)) for status in Status)
+"""The same as text, by status."""
 
 _OF_HTTP: Final = {
     400: Status.INTERNAL,

@@ -3,8 +3,12 @@
 ``fields``, ``head``, ``chunked``
     Bytes to values and back, strictly. Pure.
 ``exchange``
-    One request and its response, between a downstream half and an upstream half; it decides what
-    happens when the upstream half fails. Another version of HTTP is another kind of half.
+    One request and its response, between a downstream half and an upstream half. Another version
+    of HTTP is another kind of half.
+``halves``
+    What an exchange sees of the two, and of whoever decides where it goes.
+``repetition``
+    Whether it gets another try.
 ``downstream``, ``upstream``
     The two halves for HTTP/1.1: protocols to a transport, one exchange after the other.
 ``reply``

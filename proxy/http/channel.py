@@ -5,14 +5,14 @@ Frames that are made in one turn of the loop go out together: one record, one sy
 
 import asyncio
 import socket
-import struct
 from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from proxy.http.fields import ProtocolError
+from proxy.http.flow import Receiver
 from proxy.http.frames import GOAWAY, HEADER_BYTES, MAX_PAYLOAD, unpack_header
-from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
-from proxy.http.wire import WRITE_HIGH_BYTES, Wire
+from proxy.http.pace import Uptake
+from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 
 MOST_WASTED: Final = 20_000
 """Frames between two sweeps, a second apart, that mean nothing any more. What is still under way
@@ -38,14 +38,16 @@ class Channel(asyncio.Protocol, Generic[S]):
     """One connection."""
 
     __slots__ = (
-        "_acked",
         "_call_soon",
+        "_granting",
         "_held",
         "_is_flush_due",
+        "_is_out_large",
         "_needed",
         "_out",
-        "_stuck_since",
         "_transport",
+        "_uptake",
+        "_waiting",
         "_wasted",
         "is_lost",
         "is_write_paused",
@@ -60,12 +62,16 @@ class Channel(asyncio.Protocol, Generic[S]):
         """The beginning of a frame that is not complete."""
         self._needed = 0
         """Bytes until it is, or until its length is known."""
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
+        self._is_out_large = False
+        """Too large to be copied once more."""
         self._is_flush_due = False
+        self._granting: list[Receiver] = []
+        """Those that grant credit when all that was read is passed on."""
         self._wasted = 0
-        self._acked = -1
-        """What the peer had acknowledged at ``_stuck_since``; -1: it takes what is written."""
-        self._stuck_since = 0.0
+        self._waiting: list[S] = []
+        """Streams whose head waits for what may have come with it."""
+        self._uptake = Uptake()
         self.is_write_paused = False
         self.is_lost = False
 
@@ -74,6 +80,9 @@ class Channel(asyncio.Protocol, Generic[S]):
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
         """Raises ProtocolError to end the connection."""
         raise NotImplementedError
+
+    def batch_ended(self) -> None:
+        """All of one read has been seen, and some streams wait for that."""
 
     def told_to_go(self) -> None:
         raise NotImplementedError
@@ -88,26 +97,22 @@ class Channel(asyncio.Protocol, Generic[S]):
         self._transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         self._call_soon = asyncio.get_running_loop().call_soon
+        hand_views = getattr(transport, "hand_views", None)
+        if hand_views is not None:
+            hand_views(self.data_received)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_S * 1000)
 
-    def data_received(self, data: bytes) -> None:
-        held = self._held
-        if held:
-            held.append(data)
-            self._needed -= len(data)
-            if self._needed > 0:
-                if len(held) > _HELD_PIECES:
-                    self._held = [b"".join(held)]
-                return
-            data = b"".join(held)
-            held.clear()
+    def data_received(self, data: bytes | memoryview) -> None:
+        """A view is valid during the call only."""
         at = 0
         size = len(data)
         needed = HEADER_BYTES
         try:
+            if self._held:
+                at = self._complete(data)
             while size - at >= HEADER_BYTES:
                 length, number, kind = unpack_header(data, at)
                 if length > MAX_PAYLOAD:
@@ -116,15 +121,12 @@ class Channel(asyncio.Protocol, Generic[S]):
                 if end > size:
                     needed = end - at
                     break
-                payload = data[at + HEADER_BYTES : end]
+                payload = bytes(data[at + HEADER_BYTES : end])
                 at = end
                 if 0 < kind < GOAWAY:
                     self.stream_frame(number, kind, payload)
-                elif kind == GOAWAY:
-                    self.waste()
-                    self.told_to_go()
                 else:
-                    raise ProtocolError("frame", "a frame of an unknown kind")
+                    self._control(kind)
                 if self.is_lost:
                     return
         except ProtocolError as error:
@@ -132,8 +134,51 @@ class Channel(asyncio.Protocol, Generic[S]):
             self.broken(error)
             return
         if at < size:
-            self._held.append(data[at:] if at else data)
+            self._held.append(bytes(data[at:]))
             self._needed = needed - (size - at)
+        if self._waiting:
+            self.batch_ended()
+        if self._granting:
+            granting, self._granting = self._granting, []
+            for receiver in granting:
+                receiver.grant()
+
+    def _complete(self, data: bytes | memoryview) -> int:
+        """The frame that is held, with what is missing of it: that much is copied, and not all
+        that has come with it. Returns what has been read of ``data``."""
+        at = 0
+        size = len(data)
+        while (held := self._held) and at < size:
+            piece = bytes(data[at : at + self._needed])
+            at += len(piece)
+            held.append(piece)
+            self._needed -= len(piece)
+            if self._needed:
+                if len(held) > _HELD_PIECES:
+                    self._held = [b"".join(held)]
+                continue
+            whole = b"".join(held)
+            length, number, kind = unpack_header(whole)
+            if length > MAX_PAYLOAD:
+                raise ProtocolError("frame", "a frame is too large")
+            self._needed = HEADER_BYTES + length - len(whole)
+            self._held = [whole] if self._needed else []
+            if self._needed:
+                continue
+            if 0 < kind < GOAWAY:
+                self.stream_frame(number, kind, whole[HEADER_BYTES:])
+            else:
+                self._control(kind)
+            if self.is_lost:
+                return size
+        return at
+
+    def _control(self, kind: int) -> None:
+        """A frame of the connection's own."""
+        if kind != GOAWAY:
+            raise ProtocolError("frame", "a frame of an unknown kind")
+        self.waste()
+        self.told_to_go()
 
     def waste(self) -> None:
         """A frame that changes nothing: some are unavoidable."""
@@ -146,7 +191,7 @@ class Channel(asyncio.Protocol, Generic[S]):
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
-        self._acked = -1
+        self._uptake.forget()
         self._tell()
 
     def resume_writing(self) -> None:
@@ -170,11 +215,30 @@ class Channel(asyncio.Protocol, Generic[S]):
             self._is_flush_due = True
             self._call_soon(self._flush)
 
+    def grant_later(self, receiver: Receiver) -> None:
+        self._granting.append(receiver)
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """Frames, in parts of which some are large."""
+        if len(self.streams) < 2 and not self._out:
+            if not self.is_lost:
+                self._transport.writelines(parts)
+            return
+        self._out += parts
+        self._is_out_large = True
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
     def _flush(self) -> None:
         self._is_flush_due = False
         out = self._out
         if out and not self.is_lost:
-            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+            if self._is_out_large:
+                self._transport.writelines(out)
+            else:
+                self._transport.write(b"".join(out) if len(out) > 1 else bytes(out[0]))
+        self._is_out_large = False
         out.clear()
 
     def close(self) -> None:
@@ -193,19 +257,9 @@ class Channel(asyncio.Protocol, Generic[S]):
     def is_stuck(self, now: float) -> bool:
         """Whether the peer does not take what is written, and has had time to. Once a second."""
         self._wasted = 0
-        if not self.is_write_paused:
-            return False
-        acked = acked_bytes(self._transport)
-        if self._acked < 0 or acked - self._acked >= PATIENCE_S * MIN_BYTES_PER_S:
-            self._acked = acked
-            self._stuck_since = now
-            return False
-        return now - self._stuck_since > PATIENCE_S
+        return self.is_write_paused and self._uptake.is_stuck(self._transport, now)
 
     def reset(self) -> None:
         """Aborts, and lets the kernel forget what it still holds for the peer."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            with suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        forget_unsent(self._transport)
         self.abort()

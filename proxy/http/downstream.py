@@ -17,38 +17,36 @@ from proxy.http.h2.frames import PREFACE
 from proxy.http.h2.server import Http2Server
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
-from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes, queued_bytes
-from proxy.http.reply import make_reply
+from proxy.http.pace import (
+    HELD_BODY_BYTES,
+    LEAST_TAKEN_BYTES,
+    LINGER_BYTES,
+    LINGER_S,
+    MIN_BYTES_PER_S,
+    PATIENCE_S,
+    Uptake,
+    queued_bytes,
+)
+from proxy.http.reply import REFUSAL_STATUS, make_reply
 from proxy.http.tunnel import SWITCHING, grant, refused_switch
 from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 from proxy.model.flags import Flag
 
-LINGER_S = 2.0
-"""How long a closed connection is still read, so that the last response is not lost to a
-reset (RFC 9112, section 9.6)."""
 _PIPELINE_BYTES = 64 * 1024
-_HELD_BODY_BYTES = 16 * 1024
-"""A body of at most this length goes upstream in one piece: whoever sends it slowly then holds
-no connection there."""
-_LINGER_BYTES = 1024 * 1024
 
 _ENDLESS = 1 << 62
 """In place of the bytes left of a body: a tunnel. Counted down like these, never reached."""
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _NO_TRAILERS: list[bytes] = []
-_LEAST_TAKEN_BYTES = int(PATIENCE_S * MIN_BYTES_PER_S)
 _NONE_YET = RequestHead(b"", b"", None, False)
 """In place of a connection's current request before its first one."""
-_STATUS_OF = {"timeout": 408, "too_large": 431}
-"""Of a refusal, by its reason; any other is 400."""
 
 
 class DownstreamConnection(asyncio.Protocol):
     """From a client to wherever ``handler`` sends its requests."""
 
     __slots__ = (
-        "_acked",
         "_decoder",
         "_exchange",
         "_handler",
@@ -70,10 +68,10 @@ class DownstreamConnection(asyncio.Protocol):
         "_lingered_bytes",
         "_scanned",
         "_since",
-        "_stuck_since",
         "_taken",
         "_taken_since",
         "_transport",
+        "_uptake",
     )
 
     _transport: Wire
@@ -112,9 +110,8 @@ class DownstreamConnection(asyncio.Protocol):
         """Bytes of a body since then."""
         self._taken_since = self._since
         """If equal to ``_since``: nothing that was sent before is left in the kernel."""
-        self._stuck_since = 0.0
-        self._acked = -1
-        """What the client had acknowledged then; -1: nothing waits to be sent."""
+        self._uptake = Uptake()
+        """Of what waits to be sent."""
 
     # The connection
 
@@ -159,15 +156,15 @@ class DownstreamConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         if self._transport.get_write_buffer_size():
-            self._sweep_output(now, _LEAST_TAKEN_BYTES)
+            self._sweep_output(now, LEAST_TAKEN_BYTES)
             return
         if self._is_something_untaken():
             # In the kernel alone. While a response goes on it may just be on its way, again and
             # again, a few bytes at a time.
-            self._sweep_output(now, 1 if self._exchange is not None else _LEAST_TAKEN_BYTES)
+            self._sweep_output(now, 1 if self._exchange is not None else LEAST_TAKEN_BYTES)
             return
-        if self._acked >= 0:
-            self._acked = -1
+        if self._uptake.is_awaited:
+            self._uptake.forget()
             if self._is_closing:
                 self._since = now  # the last response has only now gone
         waited = now - self._since
@@ -203,11 +200,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _sweep_output(self, now: float, least: int) -> None:
         """Something waits for the client to take what was sent before it."""
-        acked = acked_bytes(self._transport)
-        if self._acked < 0 or acked - self._acked >= least:
-            self._acked = acked
-            self._stuck_since = now
-        elif now - self._stuck_since > PATIENCE_S:
+        if self._uptake.is_stuck(self._transport, now, least):
             self._log_refusal("slow_reader", f"took less than {least} bytes in {PATIENCE_S:g} s")
             self._reset()
 
@@ -236,7 +229,7 @@ class DownstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_closing:
             self._lingered_bytes += len(data)
-            if self._lingered_bytes > _LINGER_BYTES:
+            if self._lingered_bytes > LINGER_BYTES:
                 self._transport.abort()
             return
         if self._held:
@@ -319,7 +312,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._taken = 0
         self._since = self._ledger.now
         self._is_paced = True
-        if len(self._held) < length <= _HELD_BODY_BYTES and not head.is_expecting:
+        if len(self._held) < length <= HELD_BODY_BYTES and not head.is_expecting:
             self._is_body_held = True
             self._taken = len(self._held)
             return False
@@ -428,7 +421,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._held = b""
         self._is_keep = False
         flag = Flag.DOWNSTREAM_PROTOCOL_ERROR
-        status = _STATUS_OF.get(reason, 0)
+        status = REFUSAL_STATUS.get(reason, 0)
         head, body = make_reply(self._handler.subject, flag, detail, status)
         self.respond(head, body, True)
 
@@ -439,7 +432,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._held = b""
         self._is_keep = False
         self._is_paced = self._is_body_held = False
-        exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, detail, _STATUS_OF.get(reason, 0))
+        exchange.refuse(Flag.DOWNSTREAM_PROTOCOL_ERROR, detail, REFUSAL_STATUS.get(reason, 0))
 
     def _log_refusal(self, reason: str, detail: str) -> None:
         self._ledger.refused(
@@ -512,6 +505,10 @@ class DownstreamConnection(asyncio.Protocol):
         if is_end:
             self._end_response()
 
+    def respond_whole(self, head: ResponseHead, data: bytes, trailers: list[bytes]) -> None:
+        self.respond(head, data, False)
+        self.respond_data(b"", True, trailers)
+
     def inform(self, head: ResponseHead) -> None:
         if self._head is not None and not self._head.is_old:
             if self._head.is_expecting:
@@ -527,7 +524,7 @@ class DownstreamConnection(asyncio.Protocol):
         # A client that reads until the end would take an orderly end for a whole response, and
         # one that does not read would not learn of it while its window is shut.
         if (
-            self._acked >= 0
+            self._uptake.is_awaited
             or is_tunnel
             or (self._head is not None and self._head.is_old)
             or queued_bytes(self._transport) > WRITE_HIGH_BYTES

@@ -16,86 +16,34 @@ Who to send to is the handler's business; the handler is told when the exchange 
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
-from proxy.core.grpc import Status, http_of, status_of_refusal
-from proxy.core.retry import (
-    NEVER_REACHED,
-    CompiledRetries,
-    Failure,
-    Verdict,
-    decide,
-    decide_grpc,
-    decide_status,
-    is_exhausted,
-)
-from proxy.http.grpc import Call, end_lines, pushback_ms, status_at_end, status_in, status_of
+from proxy.core.grpc import DIGITS, Status, http_of, status_of_refusal
+from proxy.core.retry import CompiledRetries, Failure, Verdict
+from proxy.http.grpc import Call, end_lines, status_at_end
+from proxy.http.halves import Downstream, Handler, Upstream
 from proxy.http.head import RequestHead, ResponseHead
 from proxy.http.ledger import Ledger
+from proxy.http.repetition import (
+    is_failure_repeated,
+    is_grpc_end_dropped,
+    is_grpc_head_kept,
+    is_refusal_repeated,
+    is_status_repeated,
+)
 from proxy.http.reply import make_reply
 from proxy.http.tunnel import SWITCHING
 from proxy.model.flags import SENTENCE, STATUS, Flag
 from proxy.model.policy import Timeouts
 
+__all__ = ["UNSENT_BYTES", "Downstream", "Exchange", "Handler", "Upstream"]
+
 UNSENT_BYTES = 64 * 1024
 """Of a request's body that wait for a connection before the client is asked to pause."""
 
 
-class Downstream(Protocol):
-    """The half that asks."""
-
-    def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None: ...
-    def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None: ...
-    def inform(self, head: ResponseHead) -> None:
-        """An interim response (1xx)."""
-
-    def abandon(self) -> None:
-        """The response has begun and cannot be completed: the client must notice."""
-
-    def pause_request(self) -> None: ...
-    def resume_request(self) -> None: ...
-    def client(self) -> bytes:
-        """Who asks, as far as the connection says: for hashing by source."""
-
-
-class Upstream(Protocol):
-    """The half that answers."""
-
-    def send(self, exchange: "Exchange") -> None:
-        """Sends the head and the exchange's body so far."""
-
-    def send_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None: ...
-    def cancel(self) -> None:
-        """The response is not wanted any more; makes no further calls."""
-
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
-
-
-class Handler(Protocol):
-    """Where a connection's requests go."""
-
-    trusts_flag: bool
-    """Whether ``x-mesh-flag`` from upstream is believed: it is, from a peer proxy."""
-    authority: bytes
-    """Host for a client that sent none."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def timeouts(self) -> Timeouts: ...
-    def dispatch(self, exchange: "Exchange") -> None:
-        """Says how long it may take, and ends, now or later, in ``attach``, ``upstream_failed`` or
-        ``refuse``."""
-
-    def retry(self, exchange: "Exchange", failure: Failure | None, verdict: Verdict) -> bool:
-        """Dispatches once more, now or later, or does nothing and returns False: nowhere left
-        to try, or not allowed to. ``failure`` None: because of the answer's status."""
-
-    def finished(self, exchange: "Exchange") -> None: ...
-
-
 _UNTIL_DISPATCHED = Timeouts()
+_NO_TRAILERS: list[bytes] = []
 
 _FLAG_OF = {
     Failure.CONNECT: Flag.UPSTREAM_CONNECT_FAILURE,
@@ -105,14 +53,6 @@ _FLAG_OF = {
     Failure.TIMEOUT: Flag.UPSTREAM_TIMEOUT,
     Failure.PER_TRY_TIMEOUT: Flag.UPSTREAM_TIMEOUT,
 }
-_GRPC_OF = {
-    Failure.CONNECT: Status.UNAVAILABLE,
-    Failure.UNPROCESSED: Status.UNAVAILABLE,
-    Failure.RESET: Status.UNAVAILABLE,
-    Failure.PROTOCOL: Status.INTERNAL,
-    Failure.PER_TRY_TIMEOUT: Status.DEADLINE_EXCEEDED,
-}
-"""What a gRPC client would get for it, so that policy's word for that status means this too."""
 _DENIED = Flag.DENIED.value.encode()
 _REPEATED = frozenset((Failure.RESET, Failure.PER_TRY_TIMEOUT))
 """Where "tried and failed again" says more than the last failure alone."""
@@ -124,7 +64,6 @@ class Exchange:
     __slots__ = (
         "_body",
         "_down",
-        "_has_begun",
         "_is_request_paused",
         "_ledger",
         "_request_ended",
@@ -137,6 +76,7 @@ class Exchange:
         "flag",
         "grpc",
         "handler",
+        "has_begun",
         "head",
         "headed",
         "is_finished",
@@ -183,7 +123,7 @@ class Exchange:
         self.trailers: list[bytes] = []
         self.is_request_done = False
         self._is_request_paused = False
-        self._has_begun = False
+        self.has_begun = False
         """A part of the response went downstream."""
         self.is_finished = False
         self.key = 0
@@ -257,13 +197,13 @@ class Exchange:
     def grpc_status(self) -> str:
         """In digits; empty: not gRPC, or unknown. HOT code asks ``grpc`` first."""
         call = self.grpc
-        return "" if call is None or call.status is None else str(int(call.status))
+        return "" if call is None or call.status is None else DIGITS[call.status]
 
     @property
     def judged_status(self) -> int:
         """For those who judge by HTTP's statuses: what a gRPC status means there."""
         call = self.grpc
-        if call is None or call.status is None or self.status >= 400:
+        if call is None or not call.status or self.status >= 400:  # unknown, or OK
             return self.status
         if call.status is Status.DEADLINE_EXCEEDED and self.headed:
             return self.status  # an answer that went on for as long as its caller wanted
@@ -330,7 +270,7 @@ class Exchange:
             return
         self._drop_upstream()
         self.flag, self.policy, self.detail = flag.value, policy, detail
-        if self._has_begun:
+        if self.has_begun:
             self._cut_off(flag, detail, status)
             return
         head, body = make_reply(self.handler.subject, flag, detail, status)
@@ -370,11 +310,18 @@ class Exchange:
 
     # From upstream
 
-    def response_head(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
+    def response_head(
+        self,
+        head: ResponseHead,
+        data: bytes,
+        is_end: bool,
+        trailers: list[bytes] = _NO_TRAILERS,
+    ) -> None:
+        """``trailers``: only with ``is_end``, of an answer that has come as a whole."""
         if head.flag:
             if not self.handler.trusts_flag:
                 head.flag = head.policy = b""  # not a shared one: those have none
-            elif self._is_retried_elsewhere(head, is_end):
+            elif is_refusal_repeated(self, head, is_end):
                 return
             else:
                 self.flag = head.flag.decode("latin-1")
@@ -382,12 +329,18 @@ class Exchange:
                     head.policy = b""
                 self.policy = head.policy.decode("latin-1")
         status = head.status
-        if status >= 400 and self.retries is not None and self._is_status_retried(head, is_end):
+        if (
+            status >= 400
+            and self.retries is not None
+            and is_status_repeated(self, self.retries, head, is_end)
+        ):
             return
-        if self.grpc is not None and self._is_grpc_head_kept(self.grpc, head, data, is_end):
+        if self.grpc is not None and is_grpc_head_kept(
+            self, self.grpc, head, data, is_end, trailers
+        ):
             return
         self.status = status
-        self._has_begun = True
+        self.has_begun = True
         self.response_bytes = len(data)
         if is_end:
             self._up = None
@@ -397,10 +350,18 @@ class Exchange:
             self._touched = self.headed = monotonic()
         if self.change_response is not None:
             head = head.with_lines(self.change_response(head.lines))
-        self._down.respond(head, data, is_end)
+        if trailers:
+            self._down.respond_whole(head, data, trailers)
+        else:
+            self._down.respond(head, data, is_end)
 
     def response_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        if self.grpc is not None and self._is_grpc_end_kept(self.grpc, data, is_end, trailers):
+        call = self.grpc
+        if (
+            call is not None
+            and (is_end or call.held is not None)
+            and is_grpc_end_dropped(self, call, data, is_end, trailers)
+        ):
             return
         self.response_bytes += len(data)
         if is_end:
@@ -425,21 +386,10 @@ class Exchange:
         if self.grpc is not None:
             self.grpc.held = None
         if self.retries is not None:
-            verdict = decide(
-                self.retries,
-                failure,
-                method=self.head.method,
-                tries=self.tries,
-                is_reused=is_reused,
-                is_replayable=self._body is not None,
-                has_begun=has_begun or self._has_begun,
-            )
-            if verdict is Verdict.GIVE_UP and self.grpc is not None:
-                is_untouched = not (has_begun or self._has_begun)
-                verdict = self._decide_grpc(self.retries, _GRPC_OF.get(failure), is_untouched)
-                if verdict is not Verdict.GIVE_UP:
-                    verdict = Verdict.FRESH_CONNECTION
-            if verdict is not Verdict.GIVE_UP and self.handler.retry(self, failure, verdict):
+            has_begun = has_begun or self.has_begun
+            if is_failure_repeated(
+                self, self.retries, failure, has_begun=has_begun, is_reused=is_reused
+            ):
                 return
             if self.tries > 1 and failure in _REPEATED:
                 more = f"{SENTENCE[flag]}, in {self.tries} tries"
@@ -455,6 +405,38 @@ class Exchange:
         else:
             self._down.resume_request()
 
+    # Another try (proxy.http.repetition)
+
+    @property
+    def is_replayable(self) -> bool:
+        """All of the body so far is kept."""
+        return self._body is not None
+
+    def hand_over(self, failure: Failure | None, verdict: Verdict, is_end: bool) -> bool:
+        """Whether somebody else has the request now; then the current answer is not wanted."""
+        if verdict is Verdict.GIVE_UP:
+            return False
+        up, self._up = self._up, None
+        if not self.handler.retry(self, failure, verdict):
+            self._up = up
+            return False
+        if up is not None and not is_end:
+            up.cancel()
+        return True
+
+    def release(self, call: Call) -> None:
+        """The head that was kept back goes downstream."""
+        head, call.held = call.held, None
+        if head is None:
+            return
+        self.status = head.status
+        self.has_begun = True
+        self._body = None
+        self._touched = self.headed = monotonic()
+        if self.change_response is not None:
+            head = head.with_lines(self.change_response(head.lines))
+        self._down.respond(head, b"", False)
+
     # From the sweeper
 
     def sweep(self, now: float) -> None:
@@ -469,7 +451,7 @@ class Exchange:
                 return
             if (
                 timeouts.per_try_s
-                and not self._has_begun
+                and not self.has_begun
                 and self._up is not None
                 and now - max(self._request_ended, self.tried_at) > timeouts.per_try_s
             ):
@@ -480,6 +462,16 @@ class Exchange:
                 return
         if now - self._touched > timeouts.stream_idle_s:
             self.refuse(Flag.STREAM_IDLE, f"waited {timeouts.stream_idle_s:g} s")
+
+    def _sweep_grpc(self, call: Call, now: float) -> None:
+        if call.deadline and now > call.deadline:
+            self.refuse(
+                Flag.UPSTREAM_TIMEOUT,
+                f"the deadline of {call.deadline - self.started:.3g} s is over",
+            )
+        elif call.held is not None:
+            # A stream that is silent at first: somebody may wait for its head.
+            self.release(call)
 
     def left_s(self) -> float:
         """Until the request's deadline; 0: there is none."""
@@ -498,160 +490,6 @@ class Exchange:
             self.flag, self.policy, self.detail = Flag.OVERLOAD.value, "", ""
             self._finish()
             self._down.abandon()
-
-    def _is_retried_elsewhere(self, head: ResponseHead, is_end: bool) -> bool:
-        """Whether the peer's proxy refused the request and another endpoint has it now."""
-        if head.status != 503 or head.flag not in NEVER_REACHED or self.retries is None:
-            return False
-        verdict = decide(
-            self.retries,
-            Failure.REFUSED_BY_PEER,
-            method=self.head.method,
-            tries=self.tries,
-            is_reused=False,
-            is_replayable=self._body is not None,
-            has_begun=self._has_begun,
-        )
-        return self._is_taken_over(Failure.REFUSED_BY_PEER, verdict, is_end)
-
-    def _is_status_retried(self, head: ResponseHead, is_end: bool) -> bool:
-        """Whether the answer is thrown away, because policy asks for another one."""
-        assert self.retries is not None
-        if not self.retries.may_retry_status:
-            return False
-        status = head.status
-        verdict = decide_status(
-            self.retries,
-            status,
-            method=self.head.method,
-            tries=self.tries,
-            is_replayable=self._body is not None,
-        )
-        self.status = status
-        said = self.flag, self.policy
-        if head.flag:
-            self.flag = self.policy = ""  # go with the answer that nobody gets
-        if self._is_taken_over(None, verdict, is_end):
-            return True
-        self.flag, self.policy = said
-        if is_exhausted(self.retries, status, method=self.head.method, tries=self.tries):
-            self.flag = Flag.RETRY_LIMIT.value
-        return False
-
-    # gRPC
-
-    def _is_grpc_head_kept(self, call: Call, head: ResponseHead, data: bytes, is_end: bool) -> bool:
-        """Whether the head does not go downstream: not yet, or never."""
-        said = status_at_end(head) if is_end else status_of(head)
-        if said is None:
-            retries = self.retries
-            call.can_end_early = head.length < 0
-            if (
-                retries is not None
-                and retries.grpc_statuses
-                and self.is_request_done
-                and not data
-                and self._body is not None
-                and self.tries <= retries.attempts
-            ):
-                # Some servers send head and trailers apart for a call that fails at once.
-                call.held = head
-                return True
-            return False
-        if self._is_grpc_retried(call, said, head, head.lines, is_end):
-            return True
-        call.status = said
-        return False
-
-    def _is_grpc_end_kept(
-        self, call: Call, data: bytes, is_end: bool, trailers: list[bytes]
-    ) -> bool:
-        """Whether this belongs to an answer that is thrown away."""
-        said = call.status
-        if is_end and said is None:
-            said = status_in(trailers)
-            if said is None:
-                said = Status.UNKNOWN  # a server that does not say how it went
-        held = call.held
-        if held is not None:
-            if (
-                said is not None
-                and is_end
-                and not data
-                and self._is_grpc_retried(call, said, held, trailers, is_end)
-            ):
-                return True
-            self._release_held(call)
-        if said is not None:
-            call.status = said
-        return False
-
-    def _release_held(self, call: Call) -> None:
-        head, call.held = call.held, None
-        if head is None:
-            return
-        self.status = head.status
-        self._has_begun = True
-        self._body = None
-        self._touched = self.headed = monotonic()
-        if self.change_response is not None:
-            head = head.with_lines(self.change_response(head.lines))
-        self._down.respond(head, b"", False)
-
-    def _is_grpc_retried(
-        self, call: Call, status: Status, head: ResponseHead, lines: list[bytes], is_end: bool
-    ) -> bool:
-        """``lines`` are those with the status in them: the head's, or the trailers."""
-        retries = self.retries
-        if retries is None or status not in retries.grpc_statuses:
-            return False
-        verdict = self._decide_grpc(retries, status, is_untouched=not self._has_begun)
-        if self.tries > retries.attempts:
-            self.flag = Flag.RETRY_LIMIT.value
-            return False
-        asked_ms = pushback_ms(lines)
-        if asked_ms is not None:
-            left_s = self.left_s()
-            if asked_ms < 0 or (left_s and asked_ms / 1000 >= left_s):
-                return False
-            call.pushback_s = asked_ms / 1000
-        self.status, call.status = head.status, status
-        said = self.flag, self.policy
-        if head.flag:
-            self.flag = self.policy = ""  # go with the answer that nobody gets
-        if self._is_taken_over(None, verdict, is_end):
-            call.status = call.held = None
-            return True
-        self.flag, self.policy = said
-        return False
-
-    def _decide_grpc(
-        self, retries: CompiledRetries, status: Status | None, is_untouched: bool
-    ) -> Verdict:
-        if status is None or not is_untouched:
-            return Verdict.GIVE_UP
-        return decide_grpc(retries, status, tries=self.tries, is_replayable=self._body is not None)
-
-    def _sweep_grpc(self, call: Call, now: float) -> None:
-        if call.deadline and now > call.deadline:
-            self.refuse(
-                Flag.UPSTREAM_TIMEOUT,
-                f"the deadline of {call.deadline - self.started:.3g} s is over",
-            )
-        elif call.held is not None:
-            # A stream that is silent at first: somebody may wait for its head.
-            self._release_held(call)
-
-    def _is_taken_over(self, failure: Failure | None, verdict: Verdict, is_end: bool) -> bool:
-        if verdict is Verdict.GIVE_UP:
-            return False
-        up, self._up = self._up, None
-        if not self.handler.retry(self, failure, verdict):
-            self._up = up
-            return False
-        if up is not None and not is_end:
-            up.cancel()
-        return True
 
     def _drop_upstream(self) -> None:
         up, self._up = self._up, None

@@ -80,7 +80,7 @@ _KINDS: dict[bytes, int] = {
 }
 
 # Different in each request, or secret: not worth, or not right, to remember.
-_NOT_REMEMBERED = frozenset(
+NOT_REMEMBERED: Final = frozenset(
     (
         b"authorization",
         b"baggage",
@@ -103,7 +103,7 @@ _NOT_REMEMBERED = frozenset(
     )
 )
 
-_FLEETING = tuple(name + b": " for name in sorted(_NOT_REMEMBERED - {b"etag"}))
+_FLEETING = tuple(name + b": " for name in sorted(NOT_REMEMBERED - {b"etag"}))
 
 # What a peer may not have removed by naming it in `Connection` (RFC 9110, section 7.6.1 lets an
 # intermediary remove what is listed; an attacker uses that to take away what the next hop
@@ -157,7 +157,7 @@ def parse_field(raw: bytes) -> bytes | Special:
         value = b"%d" % int(value)  # zeros in front mean octal to some
     line = name + b": " + value
     field: bytes | Special = line if kind == 0 else Special(kind, value, line)
-    if len(raw) <= _MEMO_LINE_BYTES and name not in _NOT_REMEMBERED:
+    if len(raw) <= _MEMO_LINE_BYTES and name not in NOT_REMEMBERED:
         if len(_memo) >= _MEMO_LINES:
             _memo.clear()
         _memo[raw] = field
@@ -218,13 +218,17 @@ def without_listed(lines: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:
 
 
 def parse_trailers(block: bytes) -> list[bytes]:
-    """The lines after the last chunk, without those that may not be a trailer."""
+    """The lines after the last chunk, without those that may not be a trailer. HOT for gRPC, whose
+    answers mostly end with the same few."""
+    field = memo_get(block)  # a single line, which is all of them
+    if field.__class__ is bytes and field[: field.index(b":")] not in FORBIDDEN_TRAILERS:
+        return [field]
     lines: list[bytes] = []
     raw_lines = block.split(b"\r\n")
     if len(raw_lines) > MAX_FIELDS:
         raise ProtocolError("too_large", "more than 100 trailers")
     for raw in raw_lines:
-        field = parse_field(raw)
+        field = memo_get(raw) or parse_field(raw)
         if isinstance(field, bytes) and field[: field.index(b":")] not in FORBIDDEN_TRAILERS:
             lines.append(field)
     return lines

@@ -2,24 +2,36 @@
 
 What a sender was granted and has not used, and what the receiver has taken and not yet granted
 again, are together always ``WINDOW_BYTES``. So a sender without credit means a receiver that has
-taken more than half, and that grants it as soon as it does not have to pause: nobody waits for
-ever.
+taken more than a quarter, and that grants it as soon as all that was read is passed on and it does
+not have to pause: nobody waits for ever.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.http.fields import ProtocolError
 from proxy.http.frames import (
     DATA,
     DATA_END,
+    HEADER_BYTES,
     MAX_DATA,
     PIECE_BYTES,
-    TRAILERS_END,
     WINDOW_BYTES,
     credit_frame,
     frame,
     header,
+    trailers_frame,
 )
+
+_JOINED_BYTES: Final = 16 * 1024
+"""Less is cheaper to copy than to send in parts."""
+_FIRST_BYTES: Final = 16 * 1024 - HEADER_BYTES
+"""Of a frame's data, in one TLS record with its header."""
+_MOST_DATA: Final = MAX_DATA - HEADER_BYTES
+"""So that a frame is four whole records."""
+
+
+_GRANTED_BYTES: Final = WINDOW_BYTES // 4
+"""Credit is given back in steps of at least this: below, there is none for most answers."""
 
 
 class Output(Protocol):
@@ -27,6 +39,12 @@ class Output(Protocol):
 
     def write(self, data: bytes) -> None:
         """One frame or several."""
+
+    def grant_later(self, receiver: "Receiver") -> None:
+        """Its ``grant`` is called when all that has been read is passed on."""
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """The same, of much."""
 
 
 class Sender:
@@ -52,7 +70,15 @@ class Sender:
         return True
 
     def send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        """Body, or what there is credit for of it; the rest follows."""
+        """HOT. Body, or what there is credit for of it; the rest follows."""
+        size = len(data)
+        if 0 < size <= _JOINED_BYTES and not (self._unsent or trailers):
+            credit = self._credit - size - PIECE_BYTES
+            if credit >= 0:
+                self._credit = credit
+                kind = DATA_END if is_end else DATA
+                self._output.write(header(self._number, kind, size) + data)
+                return
         if self._unsent:
             self._unsent.append((data, 0, is_end, trailers))
         else:
@@ -65,23 +91,29 @@ class Sender:
         size = len(data)
         view = memoryview(data)
         is_last = is_end and not trailers
+        begin = at
         while at < size:
-            end = min(at + MAX_DATA, at + self._credit - PIECE_BYTES, size)
+            end = min(at + _MOST_DATA, at + self._credit - PIECE_BYTES, size)
             if end <= at:
                 self._unsent.append((data, at, is_end, trailers))
                 break
             self._credit -= end - at + PIECE_BYTES
             kind = DATA_END if is_last and end == size else DATA
-            parts += (header(number, kind, end - at), view[at:end])
+            first = min(at + _FIRST_BYTES, end)
+            # Header and data in one record; what else the frame has is not copied.
+            parts.append(b"".join((header(number, kind, end - at), view[at:first])))
+            if first < end:
+                parts.append(view[first:end])
             at = end
         else:
             if trailers:
-                lines = b"".join([line + b"\r\n" for line in trailers])
-                parts.append(frame(number, TRAILERS_END, lines))
+                parts.append(trailers_frame(number, trailers))
             elif is_end and not size:
                 parts.append(frame(number, DATA_END))
-        if parts:
-            self._output.write(b"".join(parts))
+        if at - begin > _JOINED_BYTES:
+            self._output.write_parts(parts)
+        elif parts:
+            self._output.write(b"".join(parts) if len(parts) > 1 else bytes(parts[0]))
         return not self._unsent
 
     def more(self, size: int) -> None:
@@ -109,7 +141,16 @@ class Sender:
 class Receiver:
     """The other direction: how much the peer may still send."""
 
-    __slots__ = ("_is_paused", "_number", "_output", "_taken", "_window", "has_granted")
+    __slots__ = (
+        "_has_begun",
+        "_is_due",
+        "_is_paused",
+        "_number",
+        "_output",
+        "_taken",
+        "_window",
+        "is_bulk",
+    )
 
     def __init__(self, output: Output, number: int) -> None:
         self._output = output
@@ -117,8 +158,12 @@ class Receiver:
         self._window = WINDOW_BYTES
         self._taken = 0
         self._is_paused = False
-        self.has_granted = False
+        self._is_due = False
+        """It is to grant when all that was read is passed on."""
+        self.is_bulk = False
         """More than half a window has arrived."""
+        self._has_begun = False
+        """There has been a grant."""
 
     def count(self, size: int, is_end: bool) -> None:
         """So much has arrived and is passed on."""
@@ -131,7 +176,19 @@ class Receiver:
         if self._window < 0:
             raise ProtocolError("frame", "more data than there was credit for")
         self._taken += size
-        if self._taken > WINDOW_BYTES // 2 and not (self._is_paused or is_end):
+        if self._taken > WINDOW_BYTES // 2:
+            self.is_bulk = True
+        if is_end:
+            self._taken = 0
+        elif self._taken > _GRANTED_BYTES and not self._is_due:
+            self._is_due = True
+            self._output.grant_later(self)
+
+    def grant(self) -> None:
+        """All that was read has been passed on: one grant for it, as large as can be, so that the
+        sender may send as much in one piece."""
+        self._is_due = False
+        if self._taken and not self._is_paused:
             self._grant()
 
     def pause(self) -> None:
@@ -139,11 +196,12 @@ class Receiver:
 
     def resume(self) -> None:
         self._is_paused = False
-        if self._taken > WINDOW_BYTES // 2:
+        if self._taken > _GRANTED_BYTES and not self._is_due:
             self._grant()
 
     def _grant(self) -> None:
-        self.has_granted = True
         size, self._taken = self._taken, 0
+        self.is_bulk |= self._has_begun
+        self._has_begun = True
         self._window += size
         self._output.write(credit_frame(self._number, size))

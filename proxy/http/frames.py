@@ -90,6 +90,11 @@ def split_trailers(payload: bytes) -> bytes:
     return payload[:-2]
 
 
+def trailers_frame(stream: int, lines: list[bytes]) -> bytes:
+    payload = b"\r\n".join(lines) + b"\r\n"
+    return _HEADER.pack(len(payload), stream, TRAILERS_END) + payload
+
+
 def frame(stream: int, kind: int, payload: bytes = b"") -> bytes:
     return _HEADER.pack(len(payload), stream, kind) + payload
 

@@ -4,8 +4,14 @@ Between two proxies a refusal is an HTTP answer with ``x-mesh-flag``, for gRPC a
 else: the calling proxy judges it so. Only the edge that faces a gRPC client makes it gRPC's.
 """
 
+from typing import TYPE_CHECKING
+
+from proxy.core.deadline import parse, tighten
 from proxy.core.grpc import Status, encode_message, parse_status, status_of_http, status_of_refusal
 from proxy.http.head import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from proxy.http.exchange import Exchange
 
 _STATUS = b"grpc-status: "
 _MESSAGE = b"grpc-message: "
@@ -28,6 +34,18 @@ class Call:
         """What the failed try asked the next one to wait; negative: nothing."""
         self.can_end_early = False
         """The answer has begun, and trailers may end it at any time."""
+
+
+def set_deadline(exchange: "Exchange", call: Call) -> float:
+    """As the caller asks, within what is allowed, and from the begin of the call: what an answer
+    may take does not count. In seconds from then; 0: there is none."""
+    exchange.request_s = 0.0
+    head = exchange.head
+    asked_s = parse(head.timeout_ms) if head.timeout_ms else None
+    allowed_s = tighten(exchange.timeouts.grpc_s, asked_s)
+    if allowed_s:
+        call.deadline = exchange.started + allowed_s
+    return allowed_s
 
 
 def is_refusal(request: RequestHead, head: ResponseHead) -> bool:
@@ -67,8 +85,10 @@ def end_lines(status: Status, text: str) -> list[bytes]:
 
 def status_in(lines: list[bytes]) -> Status | None:
     """What ``grpc-status`` says in a head or in trailers; None: it is not there."""
-    value = _line(lines, _STATUS)
-    return None if value is None else parse_status(value)
+    for line in lines:
+        if line.startswith(_STATUS):
+            return parse_status(line[len(_STATUS) :])
+    return None
 
 
 def status_of(head: ResponseHead) -> Status | None:

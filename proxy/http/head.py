@@ -78,6 +78,7 @@ _measured: "Blocks[ResponseHead]" = Blocks()
 _FLEETING_FIELDS = 32
 """Together with what is remembered, no more than ``MAX_FIELDS``."""
 _DEADLINE = b"x-mesh-timeout-ms: "
+_DEADLINE_LINE = b"\r\n" + _DEADLINE
 _IDS = re.compile(rb"\r\n(x-request-id: [!-~]{1,200})\r\n(traceparent: [0-9a-f-]{1,200})")
 
 
@@ -88,6 +89,7 @@ class RequestHead:
         "authority",
         "fleeting",
         "has_request_id",
+        "has_te",
         "has_trace",
         "is_expecting",
         "is_grpc",
@@ -116,6 +118,8 @@ class RequestHead:
         self.fleeting = 0
         """How many of the lines, at the end, are secret or different in each request."""
         self.has_request_id = False
+        self.has_te = False
+        """Takes trailers: ``te: trailers`` is among the lines."""
         self.has_trace = False
         """Carries a W3C ``traceparent``."""
         self.timeout_ms = b""
@@ -140,6 +144,7 @@ class RequestHead:
         head.lines = self.lines[:]
         head.fleeting = 0
         head.has_request_id = self.has_request_id
+        head.has_te = self.has_te
         head.has_trace = self.has_trace
         head.timeout_ms = self.timeout_ms
         head.is_expecting = self.is_expecting
@@ -159,7 +164,17 @@ class RequestHead:
 class ResponseHead:
     """What a server answers."""
 
-    __slots__ = ("_wire", "flag", "is_keep_alive", "length", "lines", "policy", "reason", "status")
+    __slots__ = (
+        "_wire",
+        "block",
+        "flag",
+        "is_keep_alive",
+        "length",
+        "lines",
+        "policy",
+        "reason",
+        "status",
+    )
 
     def __init__(self, status: int, reason: bytes, is_keep_alive: bool) -> None:
         self.status = status
@@ -174,6 +189,8 @@ class ResponseHead:
         self.policy = b""
         """``x-mesh-policy``, which goes with a flag only: the id of what denied the request."""
         self._wire = b""
+        self.block = b""
+        """What ``h2.encoding`` has made of it, like ``serialize``."""
 
     def with_lines(self, lines: list[bytes]) -> "ResponseHead":
         """A copy: one that was parsed may be shared with other responses."""
@@ -190,10 +207,13 @@ class ResponseHead:
         return [flag, b"x-mesh-policy: " + self.policy] if self.policy else [flag]
 
     def serialize(self) -> bytes:
-        """As it is, with the empty line; made once, for ``lines`` do not change any more."""
+        """With the empty line, without a proxy's own lines; a body of no length is chunked. Made
+        once, for ``lines`` do not change any more."""
         wire = self._wire
         if not wire:
             lines = b"".join([line + b"\r\n" for line in self.lines])
+            if self.length < 0:
+                lines += b"transfer-encoding: chunked\r\n"
             wire = self._wire = b"HTTP/1.1 %b\r\n%b\r\n" % (self.reason, lines)
         return wire
 
@@ -233,6 +253,10 @@ def _parse_fleeting(fields: bytes, at: int) -> tuple[bytes, ...] | None:
     end = ids.end()
     if end == len(fields):
         return ids.groups()
+    if fields.startswith(_DEADLINE_LINE, end):
+        value = fields[end + len(_DEADLINE_LINE) :]
+        if value.isdigit():
+            return (*ids.groups(), fields[end + 2 :])
     raw_lines = fields[end:].split(b"\r\n")
     if raw_lines[0] or len(raw_lines) > _FLEETING_FIELDS - 1:
         return None
@@ -330,6 +354,7 @@ def _parse_request_fields(
                 head.is_expecting = field.value.lower() == b"100-continue"
                 append(field.line)
         elif kind == TE and field.value.lower() == b"trailers":
+            head.has_te = True
             append(b"te: trailers")
     if hosts != 1 and (hosts > 1 or not is_old):
         raise ProtocolError("host", "there must be exactly one host field")
@@ -545,16 +570,19 @@ def _parse_status_line(line: bytes) -> tuple[int, bytes, bool]:
 
 
 def serialize_request(head: RequestHead, authority: bytes) -> bytes:
-    """HTTP/1.1, whatever the client spoke; ``authority`` stands in for a missing Host."""
+    """HTTP/1.1, whatever the client spoke; ``authority`` stands in for a missing Host.
+
+    What differs in each request stays last: a peer's proxy knows the rest by its bytes.
+    """
     lines = head.lines
-    if head.length == CHUNKED:
-        lines = [*lines, b"transfer-encoding: chunked"]
-    if b"te: trailers" in lines:
-        lines = [*lines, b"connection: te"]
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (
+    hop = b"transfer-encoding: chunked\r\n" if head.length == CHUNKED else b""
+    if head.has_te:
+        hop += b"connection: te\r\n"
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b%b" % (
         head.method,
         head.target,
         authority if head.authority is None else head.authority,
+        hop,
         b"\r\n".join(lines),
         b"\r\n\r\n" if lines else b"\r\n",
     )

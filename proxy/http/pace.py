@@ -15,6 +15,16 @@ the two of lingering, a slow client is gone well within 15 s."""
 MIN_BYTES_PER_S: Final = 500
 """Of a request's body on average, and taken from a response in each PATIENCE_S: the default of
 Apache's mod_reqtimeout; IIS and Kestrel have 240."""
+LEAST_TAKEN_BYTES: Final = int(PATIENCE_S * MIN_BYTES_PER_S)
+"""From a response in that time."""
+HELD_BODY_BYTES: Final = 16 * 1024
+"""A request's body of at most this length goes upstream in one piece: whoever sends it slowly then
+holds nothing there."""
+LINGER_S: Final = 2.0
+"""How long a closed connection is still read, so that the last response is not lost to a
+reset (RFC 9112, section 9.6)."""
+LINGER_BYTES: Final = 1024 * 1024
+"""How much of it."""
 
 _BYTES_ACKED = slice(120, 128)
 """``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (since 4.1)."""
@@ -55,3 +65,35 @@ def acked_bytes(transport: Output) -> int:
         if len(info) == _BYTES_ACKED.stop:
             return int.from_bytes(info[_BYTES_ACKED], "little")
     return max(0, _MANY - transport.get_write_buffer_size())
+
+
+class Uptake:
+    """Whether the peer takes what was sent before, where something has to wait for that.
+
+    Looked at about once a second.
+    """
+
+    __slots__ = ("_acked", "_since")
+
+    def __init__(self) -> None:
+        self._acked = -1
+        """What the peer had acknowledged at ``_since``; -1: nothing waits."""
+        self._since = 0.0
+
+    @property
+    def is_awaited(self) -> bool:
+        """Something waited when it was last looked at."""
+        return self._acked >= 0
+
+    def forget(self) -> None:
+        """Nothing waits, or not what waited before."""
+        self._acked = -1
+
+    def is_stuck(self, transport: Output, now: float, least: int = LEAST_TAKEN_BYTES) -> bool:
+        """Something waits: whether less than ``least`` bytes were taken in ``PATIENCE_S``."""
+        acked = acked_bytes(transport)
+        if self._acked < 0 or acked - self._acked >= least:
+            self._acked = acked
+            self._since = now
+            return False
+        return now - self._since > PATIENCE_S

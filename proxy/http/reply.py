@@ -1,5 +1,7 @@
 """The responses that the proxy makes itself: a status, a flag, one plain sentence."""
 
+from typing import Final
+
 from proxy.http.head import ResponseHead
 from proxy.model.flags import SENTENCE, STATUS, Flag
 
@@ -15,6 +17,8 @@ PHRASES = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
 }
+REFUSAL_STATUS: Final = {"timeout": 408, "too_large": 431}
+"""Where a request is refused for what it is or how it comes, by the reason; any other is 400."""
 
 
 def make_reply(

@@ -48,6 +48,6 @@ class SharedPool(Protocol):
         """It never could be."""
 
     def stream_ended(self, connection: SharedConnection) -> None:
-        """One more may be opened."""
+        """One more may be opened, or several."""
 
     def lost_shared(self, connection: SharedConnection) -> None: ...

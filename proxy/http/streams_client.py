@@ -11,11 +11,13 @@ from proxy.http.fields import ProtocolError, parse_trailers
 from proxy.http.flow import Receiver, Sender
 from proxy.http.frames import (
     CREDIT,
+    DATA,
     DATA_END,
     HEAD_END,
     INTERIM,
     LAST_STREAM,
     MAX_BLOCK,
+    MAX_DATA,
     OPENED_STREAMS,
     RESET,
     TRAILERS_END,
@@ -124,11 +126,19 @@ class StreamsClient(Channel["ClientStream"]):
             return
         self._has_answered = True
         try:
-            stream.received(kind, payload)
+            if kind == DATA:
+                stream.read_data(payload, False, _NO_TRAILERS)
+            else:
+                stream.received(kind, payload)
         except ProtocolError as error:
             if error.reason == "frame":
                 raise
             stream.refuse(error)
+
+    def batch_ended(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting:
+            stream.hand_on()
 
     def told_to_go(self) -> None:
         self.go()
@@ -164,6 +174,9 @@ class StreamsClient(Channel["ClientStream"]):
     def peer(self) -> object:
         return self._transport.get_extra_info("peername")
 
+    def waits(self, stream: "ClientStream") -> None:
+        self._waiting.append(stream)
+
     def has_bulk(self, stream: "ClientStream") -> None:
         self._bulk += not stream.is_bulk
         stream.is_bulk = stream.is_busy = True
@@ -185,9 +198,11 @@ class ClientStream:
 
     __slots__ = (
         "_connection",
+        "_data",
         "_exchange",
         "_has_begun",
         "_has_head",
+        "_head",
         "_interim",
         "_left",
         "_number",
@@ -211,6 +226,8 @@ class ClientStream:
         """A part of a response has arrived."""
         self._has_head = False
         """The final one."""
+        self._head: ResponseHead | None = None
+        """Waits, with ``_data``, for the rest of what has arrived."""
         self._interim = 0
         self._was_full = False
         self.is_bulk = self.is_busy = False
@@ -223,7 +240,7 @@ class ClientStream:
             return True
         self.is_busy = False
         if self._receiver is not None:
-            self._receiver.has_granted = False
+            self._receiver.is_bulk = False
         return False
 
     # The request
@@ -235,8 +252,10 @@ class ClientStream:
             return
         self._exchange = exchange
         connection = self._connection
-        if exchange.is_request_done and not exchange.body_bytes and not exchange.trailers:
-            connection.write(head_frame(self._number, head, b"", True))
+        size = exchange.body_bytes
+        if exchange.is_request_done and size <= MAX_DATA and not exchange.trailers:
+            body = exchange.take_body() if size else b""
+            connection.write(head_frame(self._number, head, body, True))
             return
         if exchange.head.upgrade:
             head = with_upgrade(head, exchange.head.upgrade)
@@ -253,9 +272,11 @@ class ClientStream:
         self.pressure_changed()
 
     def send_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        if self._sender is not None and (data or is_end):
-            self._sender.send(data, is_end, trailers)
-            self.pressure_changed()
+        sender = self._sender
+        if sender is not None and (data or is_end):
+            sender.send(data, is_end, trailers)
+            if sender.is_full is not self._was_full:
+                self.pressure_changed()
 
     def pressure_changed(self) -> None:
         sender, exchange = self._sender, self._exchange
@@ -286,9 +307,9 @@ class ClientStream:
         if kind <= HEAD_END:
             self._read_head(exchange, payload, kind == HEAD_END)
         elif kind <= DATA_END:
-            self._read_data(exchange, payload, kind == DATA_END, _NO_TRAILERS)
+            self.read_data(payload, kind == DATA_END, _NO_TRAILERS)
         elif kind == TRAILERS_END:
-            self._read_data(exchange, b"", True, parse_trailers(split_trailers(payload)))
+            self._read_trailers(exchange, parse_trailers(split_trailers(payload)))
         elif kind == CREDIT:
             if self._sender is None:
                 raise ProtocolError("frame", "credit for what was not sent")
@@ -296,6 +317,7 @@ class ClientStream:
             self._sender.more(credit_of(payload))
             self.pressure_changed()
         elif kind == RESET:
+            self.hand_on()
             self._over()
             exchange.upstream_failed(
                 Failure.RESET, "the peer's proxy gave up", has_begun=self._has_begun
@@ -334,12 +356,37 @@ class ClientStream:
         self._check_length(head, len(data), is_end)
         if is_end:
             self._over()
+            exchange.response_head(head, data, True)
+            return
+        self._head, self._data = head, data
+        if exchange.grpc is not None:
+            self._connection.waits(self)  # for its trailers: a unary answer's have mostly come too
         else:
-            if self._receiver is None:
-                self._receiver = Receiver(self._connection, self._number)
-            if data:
-                self._receiver.count(len(data), False)
-        exchange.response_head(head, data, is_end)
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """The head that waits, and what came with it."""
+        exchange, head = self._exchange, self._head
+        if exchange is None or head is None:
+            return
+        self._head = None
+        data, self._data = self._data, b""
+        if self._receiver is None:
+            self._receiver = Receiver(self._connection, self._number)
+        if data:
+            self._receiver.count(len(data), False)
+        exchange.response_head(head, data, False)
+
+    def _read_trailers(self, exchange: Exchange, trailers: list[bytes]) -> None:
+        head = self._head
+        if head is None:
+            self.read_data(b"", True, trailers)
+            return
+        if self._left > 0:
+            raise ProtocolError("length", "the body is not as long as its head says")
+        self._head = None
+        self._over()
+        exchange.response_head(head, self._data, True, trailers)
 
     def _check_length(self, head: ResponseHead, size: int, is_end: bool) -> None:
         length = head.length
@@ -350,9 +397,14 @@ class ClientStream:
         else:
             self._left = length - size
 
-    def _read_data(
-        self, exchange: Exchange, data: bytes, is_end: bool, trailers: list[bytes]
-    ) -> None:
+    def read_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        """HOT."""
+        exchange = self._exchange
+        assert exchange is not None
+        if self._head is not None:
+            self.hand_on()
+            if self._exchange is not exchange:
+                return  # it was not wanted
         receiver = self._receiver
         if receiver is None or not self._has_head:
             raise ProtocolError("frame", "data before a head")
@@ -361,7 +413,7 @@ class ClientStream:
             if self._left < 0 or (is_end and self._left):
                 raise ProtocolError("length", "the body is not as long as its head says")
         receiver.count(len(data), is_end)
-        if receiver.has_granted:
+        if receiver.is_bulk:
             self._connection.has_bulk(self)
         if is_end:
             self._over()

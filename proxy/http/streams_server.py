@@ -8,6 +8,7 @@ from proxy.http.fields import ProtocolError, parse_trailers
 from proxy.http.flow import Receiver, Sender
 from proxy.http.frames import (
     CREDIT,
+    DATA,
     DATA_END,
     GOAWAY,
     HEAD_END,
@@ -22,6 +23,7 @@ from proxy.http.frames import (
     interim_frame,
     split_head,
     split_trailers,
+    trailers_frame,
 )
 from proxy.http.head import CHUNKED, RequestHead, ResponseHead, parse_request
 from proxy.http.ledger import Ledger
@@ -87,7 +89,10 @@ class StreamsServer(Channel["ServerStream"]):
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
         stream = self.streams.get(number)
         if stream is not None:
-            stream.received(kind, payload)
+            if kind == DATA:
+                stream.read(payload, False, _NO_TRAILERS)
+            else:
+                stream.received(kind, payload)
         elif kind <= HEAD_END:
             if number <= self._last:
                 raise ProtocolError("frame", "a stream's number was used before")
@@ -247,9 +252,9 @@ class ServerStream:
 
     def received(self, kind: int, payload: bytes) -> None:
         if HEAD_END < kind <= DATA_END:
-            self._read(payload, kind == DATA_END, _NO_TRAILERS)
+            self.read(payload, kind == DATA_END, _NO_TRAILERS)
         elif kind == TRAILERS_END:
-            self._read(b"", True, parse_trailers(split_trailers(payload)))
+            self.read(b"", True, parse_trailers(split_trailers(payload)))
         elif kind == CREDIT:
             size = credit_of(payload)
             if self._sender is None:
@@ -265,7 +270,7 @@ class ServerStream:
         else:
             raise ProtocolError("frame", "a frame of a wrong kind")
 
-    def _read(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+    def read(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         receiver, exchange = self._receiver, self.exchange
         if receiver is None:
             raise ProtocolError("frame", "data after the end of a message")
@@ -306,12 +311,12 @@ class ServerStream:
         self.respond(head, body, True)
 
     def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None:
-        if head.length >= 0 and not head.flag:
-            block = head.serialize()
+        if head.flag:
+            block = _with_own_lines(head)
         elif head.status == SWITCHING:
             block = self._granted(head)
         else:
-            block = _with_own_lines(head)
+            block = head.serialize()
         if len(block) > MAX_BLOCK:
             self._replace(data)
             return
@@ -329,6 +334,18 @@ class ServerStream:
             self._send(data, is_end, _NO_TRAILERS)
         self.pressure_changed()
 
+    def respond_whole(self, head: ResponseHead, data: bytes, trailers: list[bytes]) -> None:
+        block = _with_own_lines(head) if head.flag else head.serialize()
+        if len(block) > MAX_BLOCK or len(data) > MAX_DATA:
+            self.respond(head, data, False)
+            self.respond_data(b"", True, trailers)
+            return
+        number, connection = self._number, self._connection
+        whole = head_frame(number, block, data, False) + trailers_frame(number, trailers)
+        connection.write(whole)
+        self.exchange = None
+        connection.ended(number, self)
+
     def _granted(self, head: ResponseHead) -> bytes:
         """From here on there is no telling how much the caller will send."""
         assert self.exchange is not None
@@ -345,9 +362,13 @@ class ServerStream:
             exchange.downstream_gone()
 
     def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        if data or is_end:
-            self._send(data, is_end, trailers)
+        if is_end:
+            self._send(data, True, trailers)
             self.pressure_changed()
+        elif data and (sender := self._sender) is not None:
+            sender.send(data, False, trailers)
+            if sender.is_full is not self._was_full:
+                self.pressure_changed()
 
     def _send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         sender = self._sender
@@ -388,9 +409,7 @@ class ServerStream:
 
 
 def _with_own_lines(head: ResponseHead) -> bytes:
-    lines = head.lines
+    lines = head.lines + head.own_lines()
     if head.length < 0:
-        lines = [*lines, b"transfer-encoding: chunked"]
-    if head.flag:
-        lines = lines + head.own_lines()
+        lines.append(b"transfer-encoding: chunked")
     return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(lines))

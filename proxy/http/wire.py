@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 WRITE_HIGH_BYTES: Final = 64 * 1024
@@ -12,6 +13,7 @@ class Wire(Protocol):
     """A transport, of the loop's own or TLS over one."""
 
     def write(self, data: bytes) -> None: ...
+    def writelines(self, parts: list[bytes | memoryview]) -> None: ...
     def write_eof(self) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
@@ -27,4 +29,5 @@ def forget_unsent(transport: Wire) -> None:
     """Makes ``abort`` a reset: the peer notices, and the kernel lets go of what it holds for it."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):  # closed under us
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

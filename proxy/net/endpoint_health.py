@@ -120,7 +120,7 @@ class _Check:
         message = grpc_health.question(self._policy.grpc_service)
         head = RequestHead(b"POST", grpc_health.PATH, self.authority, False)
         head.lines = [_USER_AGENT, *grpc_health.LINES]
-        head.length, head.is_grpc = CHUNKED, True
+        head.length, head.is_grpc, head.has_te = CHUNKED, True, True
         exchange = Exchange(self, head, self, self._ledger)
         self._answer = _Answer(exchange)
         exchange.begin(message, True, [])
@@ -201,6 +201,10 @@ class _Check:
     def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         if (answer := self._answer) is not None:
             self._received(answer, trailers, data, is_end)
+
+    def respond_whole(self, head: ResponseHead, data: bytes, trailers: list[bytes]) -> None:
+        self.respond(head, data, False)
+        self.respond_data(b"", True, trailers)
 
     def _received(self, answer: "_Answer", lines: list[bytes], data: bytes, is_end: bool) -> None:
         answer.lines += lines

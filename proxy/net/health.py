@@ -81,7 +81,7 @@ async def _probe_http2(app: Address, check: HealthCheck) -> str | None:
     if is_grpc:
         head = RequestHead(b"POST", grpc_health.PATH, authority, False)
         head.lines = [_USER_AGENT, *grpc_health.LINES]
-        head.length, head.is_grpc = CHUNKED, True
+        head.length, head.is_grpc, head.has_te = CHUNKED, True, True
     else:
         head = RequestHead(b"GET", check.path.encode(), authority, False)
         head.lines = [_USER_AGENT, b"accept: */*"]

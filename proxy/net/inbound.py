@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from proxy.core.authorization import Authorizer, CallerRules, Decision, Verify
-from proxy.core.deadline import parse, render_grpc, tighten
+from proxy.core.deadline import parse, render_grpc
 from proxy.core.metrics import Value
 from proxy.core.peer import identify
 from proxy.core.ratelimit import RateLimiter, compile_limits
@@ -20,7 +20,7 @@ from proxy.core.table import InboundRoute
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
 from proxy.http.frames import ALPN
-from proxy.http.grpc import Call
+from proxy.http.grpc import set_deadline
 from proxy.http.h2.frames import ALPN as HTTP2
 from proxy.http.h2.server import Http2Server
 from proxy.http.head import RequestHead
@@ -232,7 +232,8 @@ class InboundSession:
             if self._xfcc:
                 head.lines.append(self._xfcc)
             if exchange.grpc is not None:
-                self._begin_call(exchange, exchange.grpc)
+                if allowed_s := set_deadline(exchange, exchange.grpc):
+                    head.lines.append(render_grpc(allowed_s))
             elif head.timeout_ms:
                 if head.timeout_ms != self._asked_ms:
                     self._ask(head.timeout_ms)
@@ -244,16 +245,6 @@ class InboundSession:
             exchange.tries = 1
             exchange.target = workload.pool
             workload.pool.serve(exchange)
-
-    def _begin_call(self, exchange: Exchange, call: Call) -> None:
-        """gRPC: the caller's deadline counts, and the application gets what is left of it."""
-        exchange.request_s = 0.0
-        head = exchange.head
-        asked_s = parse(head.timeout_ms) if head.timeout_ms else None
-        allowed_s = tighten(exchange.timeouts.grpc_s, asked_s)
-        if allowed_s:
-            call.deadline = exchange.started + allowed_s
-            head.lines.append(render_grpc(allowed_s))
 
     def _is_allowed(self, exchange: Exchange) -> bool:
         """If not, it is refused."""

@@ -27,7 +27,7 @@ def start_mirror(original: Exchange, cluster: Cluster, timeouts: Timeouts) -> No
     copy = RequestHead(head.method, head.target, head.authority, head.is_old)
     copy.length = head.length
     copy.lines = list(head.lines)
-    copy.is_grpc = head.is_grpc
+    copy.is_grpc, copy.has_te = head.is_grpc, head.has_te
     if original.span is not None:
         unsample(copy)
     mirror = Exchange(down, copy, _MirrorHandler(original, cluster, timeouts), original.ledger)
@@ -44,6 +44,7 @@ class _Discarded:
 
     def respond(self, head: ResponseHead, data: bytes, is_end: bool) -> None: ...
     def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None: ...
+    def respond_whole(self, head: ResponseHead, data: bytes, trailers: list[bytes]) -> None: ...
     def inform(self, head: ResponseHead) -> None: ...
     def abandon(self) -> None: ...
 

@@ -19,7 +19,7 @@ from proxy.core.routing import Router, compile_match, compile_routes
 from proxy.core.table import ClusterKey, HostRoutes, OutboundRoute, RouteTable, UpstreamKey
 from proxy.http.downstream import DownstreamConnection
 from proxy.http.exchange import Exchange
-from proxy.http.grpc import Call
+from proxy.http.grpc import set_deadline
 from proxy.http.head import RequestHead
 from proxy.http.ledger import Ledger
 from proxy.http.trace_fields import identify
@@ -227,7 +227,10 @@ class OutboundService:
         exchange.retries = rule.retries
         exchange.request_s = timeouts.request_s
         if exchange.grpc is not None:
-            self._begin_call(exchange, exchange.grpc)
+            if allowed_s := set_deadline(exchange, exchange.grpc):
+                # Last, with what is different in each call: the peer knows the rest.
+                head.lines.append(render(allowed_s))
+                head.fleeting += 1
         elif head.timeout_ms:
             self._tighten(exchange)
         elif rule.deadline_line:
@@ -252,18 +255,6 @@ class OutboundService:
         exchange.request_s = tighten(exchange.request_s, parse(head.timeout_ms))
         if exchange.request_s:
             head.lines.insert(0, render(exchange.request_s))
-
-    def _begin_call(self, exchange: Exchange, call: Call) -> None:
-        """gRPC: the caller's deadline counts, from the begin of the call."""
-        exchange.request_s = 0.0
-        head = exchange.head
-        asked_s = parse(head.timeout_ms) if head.timeout_ms else None
-        allowed_s = tighten(exchange.timeouts.grpc_s, asked_s)
-        if allowed_s:
-            call.deadline = exchange.started + allowed_s
-            # Last, with what is different in each call: the peer knows the rest.
-            head.lines.append(render(allowed_s))
-            head.fleeting += 1
 
     def _dispatch_otherwise(self, exchange: Exchange, rule: Rule) -> None:
         """Whatever is not straight on to one cluster."""

@@ -309,7 +309,12 @@ class EndpointPool(EndpointState):
         connection.idle_since = self._ledger.now
         if self._is_retired or connection.tag is not self.dialer.identity:
             connection.go()
-        elif self._quota.waiting and (waited := self._quota.next()) is not None:
+            return
+        # Once, as a rule: but an application may have changed how many it takes at a time.
+        while self._quota.waiting and connection.has_room:
+            waited = self._quota.next()
+            if waited is None:
+                return
             exchange, pool = waited
             if pool is not self:
                 self.owner.moved(exchange, pool, self)

@@ -109,7 +109,7 @@ class Dialer:
     ) -> Dial:
         """``failed`` is never called before this returns. ``shared`` instead of ``protocol``, if
         the peer can carry many streams on one connection."""
-        return Dial(address, port, timeout_s, protocol, failed, None)
+        return Dial(address, port, timeout_s, shared or protocol, failed, None)
 
 
 class Http2Dialer(Dialer):
@@ -120,17 +120,6 @@ class Http2Dialer(Dialer):
 
     def shared(self, pool: SharedPool) -> SharedConnection:
         return Http2Client(pool, self.identity)
-
-    def dial(
-        self,
-        address: str,
-        port: int,
-        timeout_s: float,
-        protocol: asyncio.Protocol,
-        failed: Callable[[str], None],
-        shared: asyncio.Protocol | None = None,
-    ) -> Dial:
-        return Dial(address, port, timeout_s, shared or protocol, failed, None)
 
 
 class MeshDialer(Dialer):

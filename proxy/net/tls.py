@@ -24,6 +24,7 @@ HANDSHAKE_TIMEOUT_S = 10.0
 _READ_BYTES = 16 * 1024  # one record holds no more (RFC 8446, section 5.1)
 _RECORD_BYTES = _READ_BYTES + 5 + 256  # with its header and all that may be added (section 5.2)
 _PIECE_BYTES = 32 * 1024  # 16 KiB cost a tenth more CPU for each byte, 64 KiB as much
+_JOINED_BYTES = 8 * 1024  # a copy of so little costs less than a record of its own
 _CONTROL_BYTES = 64 * 1024  # unsent answers to a peer's own TLS messages, such as KeyUpdate
 _HANDSHAKE_BYTES = 128 * 1024  # two certificate chains fit many times
 _RECORD_HANDSHAKE = 0x16
@@ -198,10 +199,15 @@ class TlsTransport(asyncio.Protocol):
         elif self._upper is not None:
             self._upper.data_received(bytes(data))
 
-    def read_in_bulk(self, take: Callable[[memoryview], None]) -> None:
-        """Instead of ``data_received`` above, ``take`` is called, with as much as there is and
-        a view that is valid during the call only. Costs less for much, and more for little."""
+    def hand_views(self, take: Callable[[memoryview], None]) -> None:
+        """Of much, ``take`` gets a view that is valid during the call only, where
+        ``data_received`` above would get a copy."""
         self._take = take
+
+    def read_in_bulk(self, take: Callable[[memoryview], None]) -> None:
+        """As ``hand_views``, and reads as much at a time as there is. Costs less for much, and more
+        for little."""
+        self.hand_views(take)
         self._raw.set_protocol(scratch.ScratchReader(scratch.arrived, self, self._receive))
 
     def _end_reading(self, upper: asyncio.Protocol) -> None:
@@ -326,15 +332,44 @@ class TlsTransport(asyncio.Protocol):
             return
         self._raw.write(self._outgoing.read())
 
+    def writelines(self, parts: list[bytes | memoryview]) -> None:
+        """As ``write`` of all together; large parts are not copied first. In one system call: the
+        other end wakes up once, and reads as much at a time."""
+        if self._is_write_closed:
+            return
+        out: list[bytes] = []
+        small: list[bytes | memoryview] = []
+        try:
+            for part in parts:
+                if len(part) < _JOINED_BYTES:
+                    small.append(part)
+                    continue
+                if small:
+                    self._encrypt(memoryview(b"".join(small)), out)
+                    small.clear()
+                self._encrypt(memoryview(part), out)
+            if small:
+                self._encrypt(memoryview(b"".join(small)), out)
+        except ssl.SSLError as error:
+            self._break(error)
+            return
+        self._raw.writelines(out)
+
     def _write_pieces(self, data: memoryview) -> None:
         """Each written at once: its memory, still in the cache, then serves for the next."""
-        write, take, send = self._obj.write, self._outgoing.read, self._raw.write
         for start in range(0, len(data), _PIECE_BYTES):
-            piece = data[start : start + _PIECE_BYTES]
-            sent = write(piece)
-            while sent < len(piece):
-                sent += write(piece[sent:])
-            send(take())
+            self._raw.write(self._encrypted(data[start : start + _PIECE_BYTES]))
+
+    def _encrypt(self, data: memoryview, out: list[bytes]) -> None:
+        for start in range(0, len(data), _PIECE_BYTES):
+            out.append(self._encrypted(data[start : start + _PIECE_BYTES]))
+
+    def _encrypted(self, piece: memoryview) -> bytes:
+        write = self._obj.write
+        sent = write(piece)
+        while sent < len(piece):
+            sent += write(piece[sent:])
+        return self._outgoing.read()
 
     def write_eof(self) -> None:
         """Ends this direction; the other goes on until the peer ends it."""
@@ -383,6 +418,7 @@ class TlsTransport(asyncio.Protocol):
     def set_protocol(self, protocol: asyncio.Protocol) -> None:
         """What comes from now on is another one's."""
         self._upper = protocol
+        self._take = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._raw.get_extra_info(name, default)

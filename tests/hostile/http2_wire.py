@@ -4,6 +4,7 @@ Nothing here is the proxy's own: what it packs and unpacks is not judged by its 
 """
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -233,6 +234,18 @@ class Peer(asyncio.Protocol):
             lambda: any(each.payload == payload and each.flags & ACK for each in self.of(PING)),
             within_s,
         )
+
+    def is_gone(self) -> bool:
+        """As the kernel sees it: who does not read is not told."""
+        connected = self.transport.get_extra_info("socket")
+        if connected is None or self.is_closed:
+            return True
+        try:
+            # TCP_INFO's first byte is the state; 1 is ESTABLISHED (tcp(7)).
+            info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+        except (OSError, ValueError):
+            return True
+        return bool(info[0] != 1)
 
     @property
     def goaway(self) -> str:

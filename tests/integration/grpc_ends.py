@@ -17,7 +17,8 @@ import grpc.aio
 
 NAME = "every.v1.Kind"
 LARGE_BYTES = 4 * 1024 * 1024
-OPTIONS = (
+Options = tuple[tuple[str, Any], ...]
+OPTIONS: Options = (
     ("grpc.max_receive_message_length", LARGE_BYTES + 1024),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
@@ -112,9 +113,9 @@ class ThreadedKinds:
 class AsyncKinds:
     """grpcio's server on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options = (), *, port: int = 0, compression: Any = None) -> None:
         self.cancelled = threading.Event()
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=(*OPTIONS, *options), compression=compression)
         kinds = {
             "Unary": grpc.unary_unary_rpc_method_handler(self._unary),
             "Sum": grpc.stream_unary_rpc_method_handler(self._sum),
@@ -122,13 +123,14 @@ class AsyncKinds:
             "Mirror": grpc.stream_stream_rpc_method_handler(self._mirror),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, kinds),))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
     async def start(self) -> None:
         await self._server.start()
 
-    async def stop(self) -> None:
-        await self._server.stop(None)
+    async def stop(self, grace_s: float | None = None) -> None:
+        """New calls are refused; those under way have ``grace_s`` to end."""
+        await self._server.stop(grace_s)
 
     async def _wait(self) -> None:
         try:

@@ -3,7 +3,11 @@
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 _PROGRAM = Path(__file__).resolve().parent / "programs" / "part.py"
 _TESTS = Path(__file__).resolve().parents[1]
@@ -47,3 +51,16 @@ class Part:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait(5)
+
+
+@contextmanager
+def many_files(count: int) -> Iterator[None]:
+    """So many may be open, in children that are started meanwhile too."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < count:
+        pytest.skip(f"needs {count} file descriptors, the limit is {before[1]}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -1,11 +1,9 @@
 """2,000 slow clients of each kind against a proxy process: closed in time, cheap meanwhile."""
 
 import asyncio
-import resource
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 from fuzz.ours import Address, inbound_at, make_pki
-from integration.parts import Part
+from integration.parts import Part, many_files
 
 SLOW = 2000
 READERS = 200
@@ -28,18 +26,6 @@ HEAD = b"GET / HTTP/1.1\r\nHost: api\r\nX-Slow: "
 BODY = b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 4096\r\n\r\nx"
 READ = b"GET /big HTTP/1.1\r\nHost: api\r\n\r\n"
 GOOD = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
-
-
-@contextmanager
-def many_files() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if before[1] < 10 * SLOW:
-        pytest.skip(f"needs {10 * SLOW} file descriptors, the limit is {before[1]}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Slow(asyncio.Protocol):
@@ -214,7 +200,7 @@ def test_slow_clients_are_closed_in_time_cost_little_and_disturb_nobody(tmp_path
         return results
 
     try:
-        with many_files(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with many_files(10 * SLOW), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             results = runner.run(work())
     finally:
         for part in reversed(parts):

@@ -14,4 +14,6 @@
     One field and a whole block of HPACK; without a dynamic table as soon as the peer agrees.
 ``pseudo``, ``request``, ``heads``, ``encoding``
     Blocks to the heads that HTTP/1.1 makes too, strictly, and back.
+``wired``, ``server``, ``server_stream``, ``client``
+    The engine on a transport, and the two halves; ``websocket`` is what their handshakes differ in.
 """

@@ -75,6 +75,8 @@ class Http2Client(Wired):
         if not self._is_ready:
             self._is_ready = True
             self._pool.connected_shared(self)
+        elif self.has_room:
+            self._pool.stream_ended(self)  # there may be more room than before
 
     def abandon(self) -> None:
         """Nobody waits for it any more; nobody is told."""
@@ -196,8 +198,7 @@ class ClientStream(Stream):
             if body:
                 self.send_data(body, False)
         elif body or trailers:
-            self.send_headers(block, False)
-            self.send_data(body, True, trailers_block(trailers) if trailers else b"")
+            self.send_message(block, body, trailers_block(trailers) if trailers else b"")
         else:
             self.send_headers(block, True)
 
@@ -244,6 +245,8 @@ class ClientStream(Stream):
             self._refuse(error)
             return
         except HpackError as error:
+            # Ended by this very frame, it need not be among the connection's streams any more.
+            self.fail(Failure.PROTOCOL, str(error))
             connection.fail(COMPRESSION_ERROR, str(error))
         self._has_begun = self._has_head = connection.has_answered = True
         if exchange.head.upgrade and head.status < 300:
@@ -278,10 +281,11 @@ class ClientStream(Stream):
             raise ProtocolError("framing", "a second head that does not end the response")
         if self._left > 0:
             raise ProtocolError("length", "the body is not as long as its head says")
-        if self._pieces is not None:
-            self.hand_on()
-        exchange = self._exchange
-        if exchange is not None:
+        exchange, head, pieces = self._exchange, self._head, self._pieces
+        if exchange is not None and head is not None and pieces is not None:
+            self._over()
+            exchange.response_head(head, b"".join(pieces), True, trailers)
+        elif exchange is not None:
             self._over()
             exchange.response_data(b"", True, trailers)
 

@@ -150,12 +150,13 @@ class Connection(Control):
 
     # In
 
-    def receive(self, data: bytes) -> None:
-        """What has arrived, in pieces of any size. Raises ConnectionBroken."""
+    def receive(self, data: bytes | memoryview) -> None:
+        """What has arrived, in pieces of any size; of a view nothing is kept. Raises
+        ConnectionBroken."""
         self._has_heard = True
         held = self._held
         if held:
-            held.append(data)
+            held.append(bytes(data))
             self._needed -= len(data)
             if self._needed > 0:
                 if len(held) > _HELD_PIECES:
@@ -189,7 +190,7 @@ class Connection(Control):
                 needed = end - at
                 break
             else:
-                payload = data[at + HEADER_BYTES : end]
+                payload = bytes(data[at + HEADER_BYTES : end])
                 at = end
                 if kind == HEADERS:
                     self._headers(number, flags, payload)
@@ -198,11 +199,11 @@ class Connection(Control):
             if self.is_lost:
                 return
         if at < size:
-            self._held.append(data[at:] if at else data)
+            self._held.append(bytes(data[at:]))
             self._needed = needed - (size - at)
         self.batch_ended()
 
-    def _greet(self, data: bytes) -> int:
+    def _greet(self, data: bytes | memoryview) -> int:
         """The preface, and that SETTINGS come first (section 3.4). Returns what has been read."""
         at = 0
         preface = self._preface

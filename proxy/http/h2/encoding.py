@@ -7,12 +7,13 @@ are not compressed: it would cost more than the bytes do between neighbours.
 
 from typing import Final
 
-from proxy.http.fields import is_fleeting
+from proxy.http.fields import NOT_REMEMBERED
 from proxy.http.h2.representation import encode_field, encode_static
 from proxy.http.head import RequestHead, ResponseHead
 
 _KEPT: Final = 2048
-_KEPT_BYTES: Final = 128
+_KEPT_BYTES: Final = 256
+"""What says who calls, in two SPIFFE IDs, is longer than most."""
 _STARTS_KEPT: Final = 1024
 _START_BYTES: Final = 256
 _lines: dict[bytes, bytes] = {}
@@ -48,26 +49,21 @@ def request_block(head: RequestHead, authority: bytes, scheme: bytes = b"http") 
         return start + b"".join([_encode(line) for line in lines])
     key = (head.method, head.target, authority, scheme)
     start = _starts.get(key) or _start(*key)
-    fleeting = head.fleeting
-    if fleeting:
-        at = len(lines) - fleeting
-        blocks = [_line_get(line) or _remember(line) for line in lines[:at]]
-        for line in lines[at:]:
-            name, _, value = line.partition(b": ")
-            blocks.append(encode_field(name, value))
-    else:
-        blocks = [_line_get(line) or _remember(line) for line in lines]
-    return start + b"".join(blocks)
+    return start + b"".join([_line_get(line) or _remember(line) for line in lines])
 
 
 def response_block(head: ResponseHead) -> bytes:
     """HOT. With the lines of a proxy's own, if ``head`` has a flag; 101 as RFC 8441 has it."""
-    lines = head.lines
-    if head.flag:
-        lines = lines + head.own_lines()
-    if head.status == 101:
-        lines = [line for line in lines if not line.startswith(_ACCEPT)]
-    return _STATUSES[head.status] + b"".join([_line_get(line) or _remember(line) for line in lines])
+    block = head.block
+    if not block:
+        lines = head.lines
+        if head.flag:
+            lines = lines + head.own_lines()
+        if head.status == 101:
+            lines = [line for line in lines if not line.startswith(_ACCEPT)]
+        fields = b"".join([_line_get(line) or _remember(line) for line in lines])
+        block = head.block = _STATUSES[head.status] + fields
+    return block
 
 
 def trailers_block(lines: list[bytes]) -> bytes:
@@ -97,8 +93,9 @@ def _encode(line: bytes) -> bytes:
 
 
 def _remember(line: bytes) -> bytes:
-    block = _encode(line)
-    if len(line) <= _KEPT_BYTES and not is_fleeting(line):
+    name, _, value = line.partition(b": ")
+    block = encode_field(name, value)
+    if name not in NOT_REMEMBERED and len(line) <= _KEPT_BYTES:
         if len(_lines) >= _KEPT:
             _lines.clear()
         _lines[line] = block

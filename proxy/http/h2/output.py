@@ -29,6 +29,7 @@ class Output:
         "stream_credit",
         "streams",
         "waiting",
+        "withheld",
     )
 
     is_server: ClassVar[bool]
@@ -47,6 +48,8 @@ class Output:
         """In all backlogs."""
         self.pieces = 0
         """Of DATA for paused streams."""
+        self.withheld = 0
+        """Of all paused streams (``Stream.withheld``)."""
         self.bulk = 0
         """Open streams with a large body, either way (``Stream.is_bulk``)."""
         self.is_new = True
@@ -63,6 +66,10 @@ class Output:
     def write(self, data: bytes) -> None:
         """Frames. The owner overrides: collects what is written in one turn of the loop."""
         raise NotImplementedError
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """The same, of much: an owner overrides it that can do without the copy."""
+        self.write(b"".join(parts))
 
     def stream_closed(self, stream: "Stream") -> None:
         """Hook: ``stream`` has just left ``streams``, for whatever reason, once; before its last
@@ -92,6 +99,12 @@ class Output:
             self.is_crowded = is_crowded
             self.is_full = is_crowded or self.is_write_paused
             self._tell()
+
+    def ease(self, stream: "Stream") -> None:
+        """What has come for ``stream`` while it was paused is being taken, or is for nobody."""
+        self.pieces -= stream.pieces
+        self.withheld -= stream.withheld
+        stream.pieces = stream.withheld = 0
 
     def closed(self, stream: "Stream") -> None:
         """``stream`` is over, except for what the owner may still be told of it."""

@@ -67,7 +67,7 @@ def fields_of(decoder: Decoder, block: bytes, pseudo: int) -> list[Field]:
     have lines. Raises HpackError, and ProtocolError for the first field that may not be."""
     most = MAX_FIELDS + pseudo
     if decoder.is_stateless:
-        encoded = decoder.split(block)
+        encoded = decoder.split(block, most)
         if len(encoded) > most:
             raise ProtocolError("too_large", "more than 100 header fields")
         fields = [known_get(field) or read(field) for field in encoded]

@@ -85,8 +85,8 @@ def _parse_rest(decoder: Decoder, block: bytes) -> RequestHead | None:
         known = _requests.get(block[:cut])
         if known is None or known.timeout_ms:  # a deadline after another one
             continue
-        encoded = split(block[cut:])
         most = min(_REST_FIELDS, MAX_FIELDS - 1 - len(known.lines))
+        encoded = split(block[cut:], most + 1)
         if len(encoded) > most or len(block) > SAFE_BYTES:
             return None
         fields = [known_get(field) or read(field) for field in encoded]
@@ -209,6 +209,7 @@ def _take_fields(head: RequestHead, fields: list[Field]) -> None:
             head.is_grpc = True
             append(field.line)
         elif kind == TE:
+            head.has_te = True
             append(b"te: trailers")
         elif kind == GRPC_TIMEOUT:
             grpc_timeout = field.value

@@ -67,8 +67,8 @@ class Roster(Output):
         if self.streams.pop(stream.number, None) is None:
             return
         stream.drop()
-        self.pieces -= stream.pieces
-        stream.pieces = 0
+        if stream.withheld:
+            self.ease(stream)
         self.bulk -= stream.is_bulk
         if stream.state == RESET:
             self._remember(stream.number)

@@ -36,13 +36,17 @@ from proxy.http.h2.states import (
     SENT_RESET,
 )
 
-WINDOW_BYTES: Final = 256 * 1024
+WINDOW_BYTES: Final = 240 * 1024
 """That a peer may have in flight per stream: what a reader that stands still costs. The default of
-64 KiB would be 1.3 MB/s where a round trip takes 50 ms."""
+64 KiB would be 1.3 MB/s where a round trip takes 50 ms. With what frames add it goes into one read,
+and into the window of the next hop (``proxy.http.frames``): else the rest is a turn of its own, at
+both ends, for each window."""
 GRANTED_BYTES: Final = WINDOW_BYTES // 2
 """Credit is given back in steps of this: a unary call costs no WINDOW_UPDATE."""
 MOST_FRAME_BYTES: Final = 64 * 1024
 """Of DATA in one frame of ours, if the peer takes as much: streams take turns by it."""
+_JOINED_BYTES: Final = 16 * 1024
+"""Less is cheaper to copy than to send in parts."""
 _NO_TABLE: Final = b"\x20"
 """HPACK: our encoder's dynamic table has no size (RFC 7541, section 4.2). A peer that sets the size
 to nothing expects to read so in the next block; said once in the first block, it holds for all."""
@@ -69,6 +73,7 @@ class Stream:
         "pieces",
         "state",
         "taken",
+        "withheld",
     )
 
     connection: Output
@@ -82,6 +87,8 @@ class Stream:
         """Bytes that have arrived and are not granted again; at most ``WINDOW_BYTES``."""
         self.pieces = 0
         """Of DATA since it was paused."""
+        self.withheld = 0
+        """Bytes that may wait for whoever has paused it: those, and what was not granted again."""
         self.is_bulk = False
         """More than half a window has come, or something had to wait for credit."""
         self._backlog: Backlog | None = None
@@ -195,6 +202,38 @@ class Stream:
         elif connection.is_full:
             self._remind()
 
+    def send_message(self, block: bytes, data: bytes, trailers: bytes = b"") -> None:
+        """HOT. Head, body and trailers of a whole message; at least one of the last two."""
+        connection = self.connection
+        state = MOVES[self.state + SENT_HEADERS]
+        size, most = len(data), connection.frame_bytes
+        if (
+            state < 0
+            or self.state >= CLOSED
+            or connection.is_new
+            or size > self.credit
+            or size > connection.credit
+            or size > most
+            or len(block) > most
+            or len(trailers) > most
+            or self._backlog is not None
+        ):
+            self.send_headers(block, False)
+            self.send_data(data, True, trailers)
+            return
+        number = self.number
+        whole = pack_header(len(block) << 8 | HEADERS, END_HEADERS, number) + block
+        if size:
+            self.credit -= size
+            connection.credit -= size
+            whole += pack_header(size << 8, not trailers, number) + data
+        if trailers:
+            flags = END_HEADERS | END_STREAM
+            whole += pack_header(len(trailers) << 8 | HEADERS, flags, number) + trailers
+        connection.write(whole)
+        state = self.state = MOVES[state + SENT_DATA_END]
+        self._ended(state)
+
     def send_reset(self, code: int) -> None:
         """Gives the stream up. For nothing if it is over."""
         was, state = self.state, MOVES[self.state + SENT_RESET]
@@ -267,7 +306,9 @@ class Stream:
                 parts.append(headers_frames(number, backlog.trailers, END_STREAM, frame_bytes))
             elif backlog.is_end and not is_end_sent:
                 parts.append(header(0, DATA, END_STREAM, number))
-        if parts:
+        if sent > _JOINED_BYTES:
+            connection.write_parts(parts)
+        elif parts:
             connection.write(b"".join(parts))
         connection.hold(-sent)
         if self._backlog is None and backlog.is_end:
@@ -317,13 +358,15 @@ class Stream:
 
     def pause(self) -> None:
         """No more credit, so that at most ``WINDOW_BYTES`` arrive."""
-        self._is_paused = True
+        if not self._is_paused:
+            self._is_paused = True
+            self.withheld = self.taken
+            self.connection.withheld += self.taken
 
     def resume(self) -> None:
         self._is_paused = False
-        if self.pieces:
-            self.connection.pieces -= self.pieces
-            self.pieces = 0
+        if self.withheld:
+            self.connection.ease(self)
         if self.taken > GRANTED_BYTES:
             self.grant()
 

@@ -3,12 +3,15 @@
 import asyncio
 from typing import Any, ClassVar, Final
 
-from proxy.http.h2.connection import Connection, ConnectionBroken
+from proxy.http.h2.connection import Connection, ConnectionBroken, Stream
 from proxy.http.h2.frames import COMPRESSION_ERROR
 from proxy.http.h2.hpack import Decoder, HpackError
-from proxy.http.pace import MIN_BYTES_PER_S, PATIENCE_S, acked_bytes
+from proxy.http.pace import Uptake
 from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 
+MOST_WITHHELD: Final = 8 * 1024 * 1024
+"""That has come for paused streams: 256 of them may hold a window each. Then the connection is not
+read until half of it is taken."""
 MOST_UNTAKEN: Final = 1024 * 1024
 """Of what was written and the peer does not read while it goes on sending."""
 
@@ -18,15 +21,15 @@ class Wired(Connection, asyncio.Protocol):
     in one piece. Everything else that is written in a turn of the loop leaves at its end."""
 
     __slots__ = (
-        "_acked",
         "_call_soon",
         "_is_flush_due",
-        "_is_read_paused",
+        "_is_out_large",
         "_out",
         "_quiet_since",
-        "_stuck_since",
         "_transport",
+        "_uptake",
         "decoder",
+        "is_read_paused",
     )
 
     ping_after_s: ClassVar[float]
@@ -36,12 +39,12 @@ class Wired(Connection, asyncio.Protocol):
 
     def __init__(self) -> None:
         super().__init__()
-        self._out: list[bytes] = []
+        self._out: list[Any] = []
+        self._is_out_large = False
+        """Too large to be copied once more."""
         self._is_flush_due = False
-        self._is_read_paused = False
-        self._acked = -1
-        """What the peer had acknowledged at ``_stuck_since``; -1: it takes what is written."""
-        self._stuck_since = 0.0
+        self.is_read_paused = False
+        self._uptake = Uptake()
         self._quiet_since = 0.0
         self.decoder = Decoder()
 
@@ -69,9 +72,21 @@ class Wired(Connection, asyncio.Protocol):
         self._is_flush_due = was_due
         if self._out:
             self._write_out()
-        if self.is_write_paused and self._transport.get_write_buffer_size() > MOST_UNTAKEN:
-            self._is_read_paused = True
+        if self.withheld > MOST_WITHHELD or (
+            self.is_write_paused and self._transport.get_write_buffer_size() > MOST_UNTAKEN
+        ):
+            self.is_read_paused = True
             self._transport.pause_reading()
+
+    def ease(self, stream: Stream) -> None:
+        super().ease(stream)
+        if self.is_read_paused and not self.is_write_paused:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self.withheld <= MOST_WITHHELD // 2 and not self.is_lost:
+            self.is_read_paused = False
+            self._transport.resume_reading()
 
     def end(self, code: int, detail: str) -> None:
         """For what the peer does, or does not do."""
@@ -99,19 +114,25 @@ class Wired(Connection, asyncio.Protocol):
         return False
 
     def resume_writing(self) -> None:
-        if self._is_read_paused:
-            self._is_read_paused = False
-            self._transport.resume_reading()
+        if self.is_read_paused:
+            self._read_on()
         super().resume_writing()
 
     def pause_writing(self) -> None:
-        self._acked = -1
+        self._uptake.forget()
         super().pause_writing()
 
     # Out
 
     def write(self, data: bytes) -> None:
         self._out.append(data)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        self._out += parts
+        self._is_out_large = True
         if not self._is_flush_due:
             self._is_flush_due = True
             self._call_soon(self._flush)
@@ -123,7 +144,11 @@ class Wired(Connection, asyncio.Protocol):
 
     def _write_out(self) -> None:
         out, self._out = self._out, []
-        if not self.is_lost:
+        if self._is_out_large:
+            self._is_out_large = False
+            if not self.is_lost:
+                self._transport.writelines(out)
+        elif not self.is_lost:
             self._transport.write(b"".join(out) if len(out) > 1 else out[0])
 
     def close(self) -> None:
@@ -158,6 +183,8 @@ class Wired(Connection, asyncio.Protocol):
         """Once a second."""
         if self.is_lost:
             return
+        if self.is_read_paused:
+            self._has_heard = True  # it would be, were it read
         if self._has_heard or not self.streams:
             self._quiet_since = now
         elif now - self._quiet_since > self.ping_after_s:
@@ -170,14 +197,7 @@ class Wired(Connection, asyncio.Protocol):
 
     def is_stuck(self, now: float) -> bool:
         """Whether the peer does not take what is written, and has had time to. Once a second."""
-        if not self.is_write_paused:
-            return False
-        acked = acked_bytes(self._transport)
-        if self._acked < 0 or acked - self._acked >= PATIENCE_S * MIN_BYTES_PER_S:
-            self._acked = acked
-            self._stuck_since = now
-            return False
-        return now - self._stuck_since > PATIENCE_S
+        return self.is_write_paused and self._uptake.is_stuck(self._transport, now)
 
     def reset(self) -> None:
         """Aborts, and lets the kernel forget what it still holds for the peer."""

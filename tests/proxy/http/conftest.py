@@ -33,6 +33,9 @@ class Transport:
         self.writes += 1
         self.out += data
 
+    def writelines(self, parts: list[Any]) -> None:
+        self.write(b"".join(parts))
+
     def close(self) -> None:
         self.end = self.end or "closed"
 
@@ -184,6 +187,10 @@ class Downstream:
         assert not self.is_complete
         self.body += data
         self.is_complete, self.trailers = is_end, trailers
+
+    def respond_whole(self, head: ResponseHead, data: bytes, trailers: list[bytes]) -> None:
+        self.respond(head, data, False)
+        self.respond_data(b"", True, trailers)
 
     def inform(self, head: ResponseHead) -> None:
         self.informed.append(head.status)

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from proxy.http import downstream
+from proxy.http import downstream, pace
 from proxy.model.names import ServiceName
 from proxy.model.policy import Timeouts
 from proxy.net import dataplane
 
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
+
+
+def have_patience(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """With requests, and with answers that are not taken."""
+    for module in (downstream, pace):
+        monkeypatch.setattr(module, "PATIENCE_S", seconds)
 
 
 async def test_pipelined_requests_are_answered_in_order(mesh: Any) -> None:
@@ -218,7 +224,7 @@ def _quick_sweeper(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_head_that_does_not_end_in_time_is_refused(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.2)
+    have_patience(monkeypatch, 0.2)
     client = await mesh.connect()
     client.send(b"GET / HTTP/1.1\r\nHost: ")
     response = await client.response()
@@ -241,7 +247,7 @@ POST = b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 1000000\r\n"
 async def test_a_body_that_does_not_come_is_refused(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.2)
+    have_patience(monkeypatch, 0.2)
     client = await mesh.connect()
     client.send(POST + b"\r\nabc")
     response = await client.response()
@@ -272,7 +278,7 @@ async def test_a_small_body_reaches_nobody_before_it_is_whole(mesh: Any) -> None
 async def test_a_small_body_that_does_not_come_holds_nobody(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.2)
+    have_patience(monkeypatch, 0.2)
     client = await mesh.connect()
     client.send(b"POST / HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\n\r\nabc")
     assert (await client.response()).status == 408
@@ -294,7 +300,7 @@ async def test_a_client_that_leaves_within_a_small_body_is_counted_once(mesh: An
 async def test_a_body_that_came_fast_has_earned_a_pause(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.0)
+    have_patience(monkeypatch, 0.0)
     client = await mesh.connect()
     client.send(POST + b"\r\n" + b"x" * 50_000)  # 100 s at 500 bytes/s
     await asyncio.sleep(0.4)  # rounds of the sweeper
@@ -305,7 +311,7 @@ async def test_a_body_that_came_fast_has_earned_a_pause(
 async def test_a_client_that_waits_for_100_is_not_slow_until_it_came(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.1)
+    have_patience(monkeypatch, 0.1)
     may_continue = asyncio.Event()
 
     async def deliberate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -326,7 +332,7 @@ async def test_a_client_that_waits_for_100_is_not_slow_until_it_came(
 async def test_a_stream_in_both_directions_has_no_pace(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.1)
+    have_patience(monkeypatch, 0.1)
 
     async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -347,7 +353,7 @@ async def test_a_stream_in_both_directions_has_no_pace(
 async def test_a_client_that_reads_nothing_is_closed(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.5)
+    have_patience(monkeypatch, 0.5)
     size = 64 * 1024 * 1024
     mesh.api.answer = lambda _: (
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
@@ -366,7 +372,7 @@ async def test_a_client_that_reads_nothing_is_closed(
 async def test_a_client_that_leaves_its_answer_to_the_kernel_is_closed(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 0.5)
+    have_patience(monkeypatch, 0.5)
     size = 256 * 1024  # all of it fits into the two kernels' buffers
     mesh.api.answer = lambda _: (
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
@@ -386,7 +392,7 @@ async def test_a_client_that_leaves_its_answer_to_the_kernel_is_closed(
 async def test_a_slow_reader_that_takes_something_is_served_to_the_end(
     mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "PATIENCE_S", 1.5)
+    have_patience(monkeypatch, 1.5)
     size = 24 * 1024 * 1024
     mesh.api.answer = lambda _: (
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))

@@ -27,9 +27,22 @@ class Output:
     def __init__(self) -> None:
         self.out = b""
         self.is_write_paused = False
+        self.granting: list[Receiver] = []
 
     def write(self, data: bytes) -> None:
         self.out += data
+
+    def write_parts(self, parts: list[Any]) -> None:
+        self.out += b"".join(parts)
+
+    def grant_later(self, receiver: Receiver) -> None:
+        self.granting.append(receiver)
+
+    def read_ended(self) -> None:
+        """All that was read has been passed on."""
+        granting, self.granting = self.granting, []
+        for receiver in granting:
+            receiver.grant()
 
     def frames(self) -> list[tuple[int, bytes]]:
         found, at = [], 0
@@ -48,7 +61,7 @@ def test_a_body_of_a_window_goes_out_in_pieces_and_the_rest_waits() -> None:
     sender.send(body, True, [])
     sent = output.frames()
     assert {kind for kind, _ in sent} == {DATA}
-    assert max(len(data) for _, data in sent) == MAX_DATA
+    assert max(len(data) + HEADER_BYTES for _, data in sent) == MAX_DATA
     gone = b"".join(data for _, data in sent)
     assert len(gone) == WINDOW_BYTES - PIECE_BYTES * len(sent)
     assert sender.is_full
@@ -115,6 +128,46 @@ def test_a_window_of_single_bytes_is_a_few_thousand_pieces() -> None:
     assert pieces * 40 < WINDOW_BYTES
 
 
+def test_what_came_in_one_read_is_granted_at_once() -> None:
+    output = Output()
+    receiver = Receiver(output, 1)
+    for _ in range(3):
+        receiver.count(MAX_DATA, False)
+    assert output.frames() == []
+    output.read_ended()
+    ((kind, payload),) = output.frames()
+    assert (kind, credit_of(payload)) == (CREDIT, 3 * (MAX_DATA + PIECE_BYTES))
+    output.read_ended()
+    assert output.frames() == []
+
+
+@pytest.mark.parametrize("how", ["paused", "ended"])
+def test_nothing_is_granted_for_a_reader_that_paused_or_is_done(how: str) -> None:
+    output = Output()
+    receiver = Receiver(output, 1)
+    receiver.count(MAX_DATA, False)
+    if how == "paused":
+        receiver.pause()
+    else:
+        receiver.count(1, True)
+    output.read_ended()
+    assert output.frames() == []
+    if how == "paused":
+        receiver.resume()
+        ((_, payload),) = output.frames()
+        assert credit_of(payload) == MAX_DATA + PIECE_BYTES
+
+
+def test_a_frame_of_much_is_whole_records() -> None:
+    """Each part is one TLS record, or several whole ones."""
+    record = 16 * 1024
+    found: list[Any] = []
+    output = Output()
+    output.write_parts = found.extend  # type: ignore[method-assign]
+    Sender(output, 1).send(bytes(3 * (MAX_DATA - HEADER_BYTES)), False, [])
+    assert [len(part) for part in found] == [record, 3 * record] * 3
+
+
 def test_a_piece_of_nothing_is_refused() -> None:
     with pytest.raises(ProtocolError):
         Receiver(Output(), 1).count(0, False)
@@ -123,7 +176,7 @@ def test_a_piece_of_nothing_is_refused() -> None:
 
 @given(
     sizes=st.lists(st.integers(1, 2 * WINDOW_BYTES), min_size=1, max_size=12),
-    script=st.lists(st.sampled_from(["pause", "resume", "deliver"]), max_size=80),
+    script=st.lists(st.sampled_from(["pause", "resume", "deliver", "read"]), max_size=80),
     is_with_trailers=st.booleans(),
 )
 def test_all_arrives_and_a_paused_reader_gets_at_most_a_window(
@@ -150,6 +203,8 @@ def test_all_arrives_and_a_paused_reader_gets_at_most_a_window(
         elif what == "resume":
             is_paused = False
             receiver.resume()
+        elif what == "read":
+            back.read_ended()
         else:
             way.extend(there.frames())
             if way:
@@ -172,6 +227,7 @@ def test_all_arrives_and_a_paused_reader_gets_at_most_a_window(
     steps = 0
     while not has_ended:
         step("deliver")
+        step("read")
         steps += 1
         assert steps < 1000, "each waits for the other"
     assert got == b"".join(bytes([index]) * size for index, size in enumerate(sizes))

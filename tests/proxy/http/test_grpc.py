@@ -40,6 +40,9 @@ class Down:
     def respond_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         self.got.append(("data", data, is_end, trailers))
 
+    def respond_whole(self, head: ResponseHead, data: bytes, trailers: list[bytes]) -> None:
+        self.got.append(("whole", head.status, data, trailers))
+
     def inform(self, head: ResponseHead) -> None: ...
     def abandon(self) -> None:
         self.got.append("abandoned")

@@ -172,8 +172,8 @@ def test_a_request_is_written_for_http_1_1_with_a_host() -> None:
     head = parse_request(request("Transfer-Encoding: Chunked", "TE: trailers"))
     assert head.length == CHUNKED
     assert serialize_request(head, b"") == (
-        b"GET / HTTP/1.1\r\nhost: api\r\nte: trailers\r\n"
-        b"transfer-encoding: chunked\r\nconnection: te\r\n\r\n"
+        b"GET / HTTP/1.1\r\nhost: api\r\ntransfer-encoding: chunked\r\nconnection: te\r\n"
+        b"te: trailers\r\n\r\n"
     )
     head = parse_request(request())
     assert serialize_request(head, b"") == b"GET / HTTP/1.1\r\nhost: api\r\n\r\n"

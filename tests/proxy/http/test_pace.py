@@ -1,7 +1,8 @@
 import socket
 from typing import Any
 
-from proxy.http.pace import acked_bytes, queued_bytes
+from proxy.http.pace import LEAST_TAKEN_BYTES, PATIENCE_S, Uptake, acked_bytes, queued_bytes
+from proxy.http.wire import forget_unsent
 
 
 class _Output:
@@ -50,3 +51,26 @@ def test_without_the_kernels_help_the_buffers_shrinking_is_what_was_taken() -> N
         before = acked_bytes(output)
         output.unsent = 2000
         assert acked_bytes(output) - before == 3000
+
+
+def test_a_peer_is_stuck_if_it_takes_too_little_for_too_long() -> None:
+    output, uptake = _Output(None, 100_000), Uptake()
+    assert not uptake.is_awaited
+    assert not uptake.is_stuck(output, 0.0)
+    assert uptake.is_awaited
+    assert not uptake.is_stuck(output, PATIENCE_S)
+    output.unsent -= LEAST_TAKEN_BYTES
+    assert not uptake.is_stuck(output, PATIENCE_S + 1)
+    output.unsent -= LEAST_TAKEN_BYTES - 1
+    assert uptake.is_stuck(output, 2 * PATIENCE_S + 2)
+    assert not uptake.is_stuck(output, 2 * PATIENCE_S + 2, 1)
+    uptake.forget()
+    assert not uptake.is_awaited
+    assert not uptake.is_stuck(output, 9 * PATIENCE_S)
+
+
+def test_a_socket_that_is_closed_has_nothing_to_forget() -> None:
+    closed = socket.socket()
+    closed.close()
+    for sock in (None, closed):
+        forget_unsent(_Output(sock))  # type: ignore[arg-type]  # all of a transport it asks

@@ -1,13 +1,19 @@
 """Limits of a pool, and what it keeps and lets go."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from proxy.model.names import ServiceName
+from proxy.core.metrics import Value
+from proxy.http.ledger import Ledger
+from proxy.model.endpoint import Endpoint
+from proxy.model.names import HostName, ServiceName
 from proxy.model.policy import Timeouts
 from proxy.model.resilience import Limits
+from proxy.net.pool import EndpointPool, Owner, Quota
+from proxy.net.pool_dial import Dialer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
@@ -137,3 +143,49 @@ async def test_an_idle_connection_makes_room_for_one_to_another_endpoint(mesh: A
     client = await mesh.connect()
     assert [(await client.get()).status for _ in range(6)] == [200] * 6
     assert cluster(mesh).quota.gauge.value == 1
+
+
+class Shared:
+    """A connection that takes so many requests at a time."""
+
+    tag = None
+    is_lost = False
+    is_flowing = True
+    idle_since = 0.0
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.streams: list[Any] = []
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.streams) < self.most
+
+    def open(self, exchange: Any) -> None:
+        assert self.has_room
+        self.streams.append(exchange)
+
+
+@pytest.mark.parametrize(("most", "opened"), [(1, 2), (2, 3), (4, 5), (9, 5)])
+def test_those_who_wait_get_as_much_room_as_there_is_now(most: int, opened: int) -> None:
+    """An application may change how many requests it takes at a time, either way."""
+    endpoint = Endpoint(
+        service=ServiceName("api"), host=HostName("far"), address="192.0.2.1", port=1
+    )
+    quota = Quota(Value(), Limits(connections=1, pending=10))
+    pool = EndpointPool(endpoint, Dialer(), Ledger(9, lambda _: None), quota, 60.0, Owner())
+    quota.gauge.value = 1
+    shared: Any = Shared(2)
+    pool._shared, pool._open = (shared,), {shared}
+    asked: list[Any] = [
+        SimpleNamespace(target=pool, is_finished=False, queue_s=0.0, waits_since=0.0)
+        for _ in range(5)
+    ]
+    for exchange in asked:
+        pool.serve(exchange)
+    assert (shared.streams, quota.pending) == (asked[:2], 3)
+    shared.most = most
+    first = shared.streams.pop(0)
+    pool.stream_ended(shared)
+    assert [first, *shared.streams] == asked[:opened]
+    assert quota.pending == 5 - opened

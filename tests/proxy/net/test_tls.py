@@ -191,12 +191,17 @@ class _Pipe:
 
     def __init__(self) -> None:
         self.sent = b""
+        self.writes = 0
         self.is_closed = self.is_aborted = False
         self.unsent = 0
         self.reader: Any = None
 
     def write(self, data: bytes) -> None:
+        self.writes += 1
         self.sent += data
+
+    def writelines(self, parts: list[Any]) -> None:
+        self.write(b"".join(parts))
 
     def close(self) -> None:
         self.is_closed = True
@@ -287,6 +292,39 @@ def test_bytes_arrive_whole_however_they_are_cut(mesh_pair: Pair, piece: int) ->
     mesh_pair.client.write(data)
     mesh_pair.carry(piece)
     assert mesh_pair.ends[1].got == data
+
+
+def test_parts_are_one_write_and_arrive_in_their_order(mesh_pair: Pair) -> None:
+    body = random.Random(1).randbytes(200_000)
+    parts = [b"head", memoryview(body)[:16_000], memoryview(body)[16_000:], b"a", b"b"]
+    before = mesh_pair.pipes[0].writes
+    mesh_pair.client.writelines(parts)
+    assert mesh_pair.pipes[0].writes == before + 1
+    mesh_pair.carry(10_000)
+    assert mesh_pair.ends[1].got == b"head" + body + b"ab"
+
+
+def test_parts_behind_the_end_go_nowhere(mesh_pair: Pair) -> None:
+    mesh_pair.client.write_eof()
+    mesh_pair.pipes[0].take()
+    mesh_pair.client.writelines([b"late" * 10_000])
+    assert mesh_pair.pipes[0].take() == b""
+
+
+def test_much_is_handed_on_as_a_view_and_little_as_bytes(mesh_pair: Pair) -> None:
+    handed: list[bytes] = []
+    mesh_pair.server.hand_views(lambda view: handed.append(bytes(view)))
+    mesh_pair.client.write(b"little")
+    mesh_pair.carry()
+    assert (mesh_pair.ends[1].got, handed) == (b"little", [])
+    much = random.Random(2).randbytes(100_000)
+    mesh_pair.client.write(much)
+    mesh_pair.carry()
+    assert (mesh_pair.ends[1].got, handed) == (b"little", [much])
+    mesh_pair.server.set_protocol(mesh_pair.ends[1])
+    mesh_pair.client.write(much)
+    mesh_pair.carry()
+    assert mesh_pair.ends[1].got == b"little" + much
 
 
 def test_one_direction_ends_and_the_other_goes_on(mesh_pair: Pair) -> None:

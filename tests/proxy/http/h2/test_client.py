@@ -153,6 +153,15 @@ def test_it_is_connected_when_the_application_has_said_what_it_takes(raw: Ends) 
     assert not raw.channel.has_room
 
 
+def test_the_pool_hears_that_the_application_takes_more_than_before(raw: Ends) -> None:
+    raw.greet((MAX_CONCURRENT_STREAMS, 1))
+    raw.ask()
+    raw.greet((MAX_CONCURRENT_STREAMS, 1))
+    assert raw.pool.said == ["connected"]
+    raw.greet((MAX_CONCURRENT_STREAMS, 2))
+    assert raw.pool.said == ["connected", "ended"]
+
+
 def test_what_is_not_http2_is_a_failure_to_connect(raw: Ends) -> None:
     raw.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     raw.channel.connection_lost(None)
@@ -330,6 +339,18 @@ def test_a_breach_of_the_protocol_ends_all(ends: Ends) -> None:
     assert first.failures == [(Failure.PROTOCOL, False)]
     assert ends.kinds() == [(GOAWAY, 0)]
     assert ends.transport.end == "closed"
+
+
+@pytest.mark.parametrize("is_trailer", [False, True])
+def test_a_block_that_cannot_be_read_ends_its_own_request_too(ends: Ends, is_trailer: bool) -> None:
+    """It ends the stream, which so is not among those of the connection any more."""
+    _, exchange = ends.ask()
+    _, other = ends.ask()
+    if is_trailer:
+        ends.receive(headers(1, OK, is_end=False))
+    ends.receive(frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x20\x80"))
+    assert [each.failures[0][0] for each in (exchange, other)] == [Failure.PROTOCOL] * 2
+    assert [len(each.failures) for each in (exchange, other)] == [1, 1]
 
 
 def test_who_gives_up_resets(ends: Ends) -> None:

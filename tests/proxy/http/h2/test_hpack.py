@@ -253,6 +253,18 @@ def test_a_secret_is_marked_as_never_to_be_indexed(name: bytes, is_secret: bool)
     assert isinstance(pair, hpack.NeverIndexedHeaderTuple) is is_secret
 
 
+def test_no_more_is_read_of_a_block_than_it_may_have() -> None:
+    assert len(split(b"\x82" * 60_000, 5)) == 5
+    stateless = _stateless()
+    for resizes in (0, 1, 3):
+        block = b"\x20" * resizes + b"\x82" * 6
+        assert len(stateless.split(block, 5)) > 5
+        assert len(stateless.split(block[:-1], 5)) == 5
+    for resizes in (4, 60_000):
+        with pytest.raises(HpackError):
+            stateless.split(b"\x20" * resizes + b"\x82" * 5, 5)
+
+
 @given(st.binary(max_size=80))
 def test_whatever_comes_is_read_or_refused(block: bytes) -> None:
     def read(read_block: object) -> object:
@@ -269,3 +281,17 @@ def test_whatever_comes_is_read_or_refused(block: bytes) -> None:
             theirs = None
         assert pairs == theirs
     read(lambda: [decode_field(field) for field in _stateless().split(block)])
+
+
+def test_a_block_without_any_use_for_a_table_need_not_say_that_there_is_none() -> None:
+    """As gRPC's C core writes one by hand where a call ends before it was answered."""
+    decoder = Decoder()
+    decoder.acknowledged()
+    plain = b"\x00\x07:status\x03200" + b"\x10\x0bgrpc-status\x014"
+    assert decoder.decode(plain) == [(b":status", b"200"), (b"grpc-status", b"4")]
+    assert not decoder.is_stateless
+    for other in (b"\x88", b"\x40\x01a\x01b", b"\x0f\x00\x01b", b"\x3f\xe1\x1f" + plain):
+        with pytest.raises(HpackError, match="not emptied"):
+            decoder.decode(plain + other if other[0] != 0x3F else other)
+    assert decoder.decode(b"\x20" + plain) == decoder.decode(plain)
+    assert decoder.is_stateless

@@ -6,7 +6,6 @@ import hpack
 import pytest
 from engines import frames_of
 
-from proxy.http.h2 import server as module
 from proxy.http.h2.frames import (
     ACK,
     CANCEL,
@@ -33,7 +32,10 @@ from proxy.http.h2.frames import (
     window_update_frame,
 )
 from proxy.http.h2.server import Http2Server
+from proxy.http.h2.stream import WINDOW_BYTES
+from proxy.http.h2.wired import MOST_WITHHELD
 from proxy.http.head import CHUNKED, UNTIL_CLOSE, ResponseHead
+from proxy.http.pace import LINGER_S
 from proxy.model.flags import Flag
 
 POST = ((":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "api"))
@@ -209,7 +211,7 @@ def test_a_block_that_cannot_be_unpacked_ends_the_connection(ends: Ends) -> None
     assert ends.ups[0].is_cancelled
     assert ends.transport.has_ended
     ends.receive(b"x" * 100)  # read and forgotten
-    ends.sweep(module.LINGER_S + 1)
+    ends.sweep(LINGER_S + 1)
     assert ends.transport.end == "aborted"
 
 
@@ -295,6 +297,41 @@ def test_a_full_window_pauses_the_answer_and_credit_resumes_it(ends: Ends) -> No
     ends.receive(window_update_frame(1, 100))
     assert not up.is_paused
     assert ends.kinds() == [(DATA, 1)]
+
+
+def test_a_connection_whose_bodies_nobody_takes_is_not_read_meanwhile(ends: Ends) -> None:
+    count = MOST_WITHHELD // WINDOW_BYTES + 1
+    numbers = range(1, 2 * count, 2)
+    for number in numbers:
+        ends.receive(headers(number, is_end=False))
+        ends.ups[-1].exchange.upstream_is_full(True)
+        assert ends.transport.is_reading
+        ends.receive(data(number, bytes(1024)) * (WINDOW_BYTES // 1024))
+    assert not ends.transport.is_reading
+    ends.channel.receive(headers(2 * count + 1, is_end=False))  # as if it had come just before
+    # Who cannot be heard is neither slow nor silent.
+    for _ in range(20):
+        ends.sweep(10.0)
+    assert ends.transport.end == ""
+    assert len(ends.channel.streams) == count + 1
+    for up in ends.ups[: count // 2]:
+        assert not ends.transport.is_reading
+        up.exchange.upstream_is_full(False)
+    ends.ups[-2].exchange.upstream_is_full(False)
+    assert ends.transport.is_reading
+
+
+def test_bodies_that_are_given_up_are_not_waited_for(ends: Ends) -> None:
+    count = MOST_WITHHELD // WINDOW_BYTES + 1
+    for number in range(1, 2 * count, 2):
+        ends.receive(headers(number, is_end=False))
+        ends.ups[-1].exchange.upstream_is_full(True)
+        ends.receive(data(number, bytes(1024)) * (WINDOW_BYTES // 1024))
+    assert not ends.transport.is_reading
+    for up in ends.ups:
+        up.exchange.refuse(Flag.UPSTREAM_TIMEOUT)
+    assert ends.transport.is_reading
+    assert ends.channel.withheld == 0
 
 
 def test_a_full_socket_pauses_all_answers(ends: Ends) -> None:
@@ -463,6 +500,17 @@ def test_nothing_is_tunnelled_before_it_is_granted(ends: Ends) -> None:
     assert (WINDOW_UPDATE, 1) in [(kind, number) for kind, _, number, _ in sent]
     ends.receive(data(1, b"end", True))
     assert up.is_complete
+
+
+def test_a_tunnel_that_is_refused_and_ended_at_once_is_one_request(ends: Ends) -> None:
+    """The client ends it in the very read that brings it, and policy denies it at once."""
+    ends.handler.dispatched = lambda exchange: exchange.refuse(Flag.DENIED)
+    asked = ((":method", "CONNECT"), (":protocol", "websocket"), *POST[1:])
+    ends.receive(headers(1, *asked, is_end=False), data(1, b"early", True))
+    assert len(ends.handler.exchanges) == 1
+    assert [kind for kind, _ in ends.kinds()] == [HEADERS, DATA]
+    ends.receive(headers(3))
+    assert len(ends.handler.exchanges) == 2
 
 
 def test_a_tunnel_of_another_kind_is_refused(ends: Ends) -> None:

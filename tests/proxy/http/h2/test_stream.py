@@ -325,10 +325,10 @@ def test_a_paused_stream_is_given_no_credit_until_it_goes_on() -> None:
     engine.receive(request(1, is_end=False))
     stream = engine.all_streams[1]
     stream.pause()
-    engine.receive(frame(DATA, 0, 1, bytes(50_000)) * 5)
+    engine.receive(frame(DATA, 0, 1, bytes(40_000)) * 6)
     assert engine.sent() == b""
     stream.resume()
-    assert engine.sent() == window_update_frame(1, 250_000)
+    assert engine.sent() == window_update_frame(1, 240_000)
     stream.resume()
     assert engine.sent() == b""
 
