@@ -1,7 +1,6 @@
 """h2load, the load tool for HTTP/2, and nghttpd, the application behind it."""
 
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from benchkit import wire
 from benchkit.backend import BODY_BYTES, Backend, body
 from benchkit.contestants import CALLED, ROUTING_HEADER
+from benchkit.load import run_tool
 from benchkit.processes import Failed, Process
 from benchkit.streaming_load import METHODS, path
 
@@ -16,7 +16,6 @@ MESSAGE_BYTES = 100
 """Of a unary call's message, either way, without the five bytes before it."""
 LARGE = f"{CALLED}/large"
 
-_GRACE_S = 20.0
 _COUNTS = re.compile(
     r"^requests: (\d+) total, \d+ started, (\d+) done, (\d+) succeeded, "
     r"(\d+) failed, (\d+) errored, (\d+) timeout$",
@@ -99,25 +98,8 @@ class H2Load:
         )
 
     def _run(self, arguments: Sequence[str], *, duration_s: float, body_bytes: int) -> Counted:
-        command = [
-            *("taskset", "-c", str(self._core), "setpriv", "--pdeathsig", "KILL", "h2load"),
-            *("-t", "1", "-H", f"{ROUTING_HEADER}: t1", *arguments),
-        ]
-        try:
-            ended = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=duration_s + _GRACE_S,
-                check=False,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Failed(f"h2load was still running {_GRACE_S:.0f} s after its end") from error
-        output = ended.stdout.decode(errors="replace")
-        if ended.returncode != 0:
-            said = ended.stderr.decode(errors="replace").strip() or output.strip()
-            raise Failed(f"h2load ended with code {ended.returncode}: {said}")
+        words = ["h2load", "-t", "1", "-H", f"{ROUTING_HEADER}: t1", *arguments]
+        output = run_tool(words, core=self._core, duration_s=duration_s)
         return parse(output, body_bytes=body_bytes)
 
 

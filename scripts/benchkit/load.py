@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.contestants import REQUEST_PREFIX, ROUTING_HEADER
 from benchkit.processes import Failed
 
-_GRACE_S = 20.0  # for connections, wrk's calibration and its last answers
+_GRACE_S = 20.0  # for connections, a tool's calibration and its last answers
 _RESPONSE_TIMEOUT_S = 10
 VARIETY = 509
 """Different requests, a prime; sent in turn, again and again."""
@@ -131,27 +132,39 @@ class Load:
             }
         if is_varied:
             environment["BENCH_VARIED"] = "1"
-        command = [
-            *("taskset", "-c", str(self._core), "setpriv", "--pdeathsig", "KILL"),
+        words = [
             *("wrk", "-t", "1", "-c", str(connections), "-d", f"{max(round(duration_s), 1)}s"),
             *("--timeout", f"{_RESPONSE_TIMEOUT_S}s", "-s", str(self._script), url),
         ]
-        try:
-            ended = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=duration_s + _GRACE_S,
-                env=environment,
-                check=False,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Failed(f"wrk was still running {_GRACE_S:.0f} s after its end") from error
-        output = ended.stdout.decode(errors="replace")
-        if ended.returncode != 0:
-            raise Failed(
-                f"wrk ended with code {ended.returncode}: "
-                f"{ended.stderr.decode(errors='replace').strip() or output.strip()}"
-            )
-        return parse(output)
+        return parse(
+            run_tool(words, core=self._core, duration_s=duration_s, environment=environment)
+        )
+
+
+def run_tool(
+    words: Sequence[str],
+    *,
+    core: int,
+    duration_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """A load tool on a core of its own, to its end; what it printed. Raises Failed if the tool
+    itself fails or hangs."""
+    name = words[0]
+    try:
+        ended = subprocess.run(
+            ["taskset", "-c", str(core), "setpriv", "--pdeathsig", "KILL", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=duration_s + _GRACE_S,
+            env=environment,
+            check=False,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{name} was still running {_GRACE_S:.0f} s after its end") from error
+    output = ended.stdout.decode(errors="replace")
+    if ended.returncode != 0:
+        said = ended.stderr.decode(errors="replace").strip() or output.strip()
+        raise Failed(f"{name} ended with code {ended.returncode}: {said}")
+    return output

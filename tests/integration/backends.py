@@ -80,11 +80,17 @@ class Server(ABC):
 
 class Nginx(Server):
     name = "nginx"
+    default_type = "text/plain"
 
     @classmethod
     def require(cls) -> None:
         if _program("nginx") is None:
             raise Unavailable("nginx is not installed (Debian: nginx-light)")
+
+    @property
+    def server(self) -> str:
+        """What its ``server`` block says."""
+        return f"listen 127.0.0.1:{self.port}; root {self.site}; autoindex on;"
 
     def command(self) -> list[str]:
         here = self.directory
@@ -92,24 +98,20 @@ class Nginx(Server):
             f"{kind}_temp_path {here}/{kind};\n"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        (here / "nginx.conf").write_text(
+        # As root it takes another user to serve as, who could not write here.
+        user = f"user {pwd.getpwuid(os.getuid()).pw_name};\n" if not os.getuid() else ""
+        config = here / "nginx.conf"
+        config.write_text(
             f"""daemon off; master_process off; pid {here}/pid; error_log stderr crit;
-events {{ worker_connections 64; }}
+{user}events {{ worker_connections 1024; }}
 http {{
-access_log off; default_type text/plain; keepalive_requests 1000000;
-{spools}server {{ listen 127.0.0.1:{self.port}; root {self.site}; autoindex on; }}
+access_log off; default_type {self.default_type}; client_max_body_size 0;
+keepalive_requests 1000000;
+{spools}server {{ {self.server} }}
 }}
 """
         )
-        return [
-            _program("nginx") or "",
-            "-p",
-            str(here),
-            "-e",
-            "stderr",
-            "-c",
-            str(here / "nginx.conf"),
-        ]
+        return [_program("nginx") or "", "-p", str(here), "-e", "stderr", "-c", str(config)]
 
 
 class Httpd(Server):
