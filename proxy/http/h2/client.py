@@ -74,7 +74,12 @@ class Http2Client(Wired):
         """The application speaks HTTP/2, and has said how many requests it takes at a time."""
         if not self._is_ready:
             self._is_ready = True
-            self._pool.connected_shared(self)
+            if self.max_streams:
+                self._pool.connected_shared(self)
+            else:
+                # Connected, it would be of no use, and the next one would be dialled at once.
+                self._pool.failed_shared(self, "it takes no requests (MAX_CONCURRENT_STREAMS 0)")
+                self.close()
         elif self.has_room:
             self._pool.stream_ended(self)  # there may be more room than before
 

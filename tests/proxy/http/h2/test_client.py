@@ -162,6 +162,12 @@ def test_the_pool_hears_that_the_application_takes_more_than_before(raw: Ends) -
     assert raw.pool.said == ["connected", "ended"]
 
 
+def test_an_application_that_takes_no_requests_is_a_failure_to_connect(raw: Ends) -> None:
+    raw.greet((MAX_CONCURRENT_STREAMS, 0))
+    assert raw.pool.said == ["it takes no requests (MAX_CONCURRENT_STREAMS 0)"]
+    assert raw.transport.end == "closed"
+
+
 def test_what_is_not_http2_is_a_failure_to_connect(raw: Ends) -> None:
     raw.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     raw.channel.connection_lost(None)
