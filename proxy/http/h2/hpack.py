@@ -62,13 +62,13 @@ def split(block: bytes, most: int = 1 << 30) -> list[bytes]:
                 if first == 0x3F:
                     _, at = _integer(block, start, 0x1F)
             else:
-                most = 0x3F if first >= 0x40 else 0x0F
-                index = first & most
-                if index == most:
+                bits = 0x3F if first >= 0x40 else 0x0F
+                index = first & bits
+                if index == bits:
                     if block[at] < 0x80:
                         at += 1
                     else:
-                        _, at = _integer(block, start, most)
+                        _, at = _integer(block, start, bits)
                 elif index == 0:
                     length = block[at] & 0x7F
                     if length == 0x7F:
