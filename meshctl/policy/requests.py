@@ -6,6 +6,7 @@ does not reach a rule, and a head that smuggles is refused.
 
 from proxy.http.fields import ProtocolError
 from proxy.http.head import RequestHead, parse_request, serialize_request
+from proxy.http.tunnel import refused_switch
 from proxy.model.names import ServiceName
 
 __all__ = ["NO_REQUEST", "InvalidRequest", "RequestHead", "arrived", "copy_of", "sent"]
@@ -33,10 +34,8 @@ def sent(
         head = parse_request("\r\n".join(lines).encode("utf-8", "surrogateescape"))
     except ProtocolError as error:
         raise InvalidRequest(str(error)) from error
-    if head.method == b"CONNECT":
-        raise InvalidRequest("CONNECT is not supported")
-    if head.upgrade and not head.upgrade.startswith(b"h2c"):
-        raise InvalidRequest("changing the protocol by Upgrade is not supported")
+    if (head.upgrade or head.method == b"CONNECT") and (what := refused_switch(head)):
+        raise InvalidRequest(f"{what} is not supported")
     return head
 
 

@@ -283,8 +283,8 @@ async def test_who_chains_to_a_retired_root_is_refused_from_the_next_connection_
     assert await arena.as_client(context) == "refused: certificate"
 
 
-async def test_another_protocol_than_the_meshs_own_is_not_chosen(arena: Arena) -> None:
+async def test_a_protocol_that_a_proxy_does_not_speak_is_not_chosen(arena: Arena) -> None:
     context = arena.context(CONTROLS["sound"](arena.world, "web"), ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["mesh/0", "h3", "http/1.0"])
     connection = await exchange(arena, context)
     assert connection.selected_alpn_protocol() is None

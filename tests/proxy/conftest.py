@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from roomy import ROOMY
 
 from proxy.core.metrics import Metrics
 from proxy.core.table import compile_table
@@ -249,7 +250,10 @@ class App:
         collector = _Collector(done)
         parser = httptools.HttpRequestParser(collector)
         while data := await reader.read(65536):
-            parser.feed_data(data)
+            try:
+                parser.feed_data(data)
+            except httptools.HttpParserUpgrade:  # the offer is passed over, as a server may
+                parser = httptools.HttpRequestParser(collector)
             for received in done:
                 self.requests.append(received)
                 writer.write(self.answer(received))
@@ -442,6 +446,7 @@ class Mesh:
             state_dir=str(state_dir or self.pki.state_dir),
             trust_bundle=str(self.pki.trust_bundle),
             workloads=workloads,
+            capacity=ROOMY,
         )
         self.metrics[name] = Metrics()
         self.settings[name] = settings

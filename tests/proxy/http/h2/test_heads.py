@@ -87,8 +87,12 @@ def response_of(pairs: list[Pair], method: bytes = b"GET", is_end: bool = False)
     return first
 
 
+_KEPT = {"_wire", "block"}
+"""What was made of a head on the way, to be sent again."""
+
+
 def slots(head: RequestHead | ResponseHead) -> dict[str, object]:
-    return {name: getattr(head, name) for name in type(head).__slots__ if name != "_wire"}
+    return {name: getattr(head, name) for name in type(head).__slots__ if name not in _KEPT}
 
 
 def test_a_request_is_taken_apart() -> None:
