@@ -13,7 +13,6 @@ from typing import Any
 
 from hostile.consul import HostileConsul, instance
 from ports import free_ports
-from roomy import ROOMY
 
 from meshctl.pki.policykey import PolicyKey
 from proxy.model.authorization import Intention
@@ -205,7 +204,6 @@ class HostileMesh:
             trust_bundle=str(self.pki.trust_bundle),
             policy_keys=str(state / "policy-keys.json"),
             workloads=(workload,),
-            capacity=ROOMY,
             drain_s=0.2,
         )
 

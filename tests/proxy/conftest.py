@@ -15,7 +15,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from roomy import ROOMY
 
 from proxy.core.metrics import Metrics
 from proxy.core.table import compile_table
@@ -446,7 +445,6 @@ class Mesh:
             state_dir=str(state_dir or self.pki.state_dir),
             trust_bundle=str(self.pki.trust_bundle),
             workloads=workloads,
-            capacity=ROOMY,
         )
         self.metrics[name] = Metrics()
         self.settings[name] = settings

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from roomy import ROOMY
 
 from proxy.core.metrics import Metrics
 from proxy.core.table import compile_table
@@ -60,7 +59,7 @@ class Grid:
         self.telemetry = Telemetry()
         self.zone = ""
         """Of ``near``; before ``start``."""
-        self.capacity = ROOMY
+        self.capacity = Capacity()
         """Of ``near``; before ``start``."""
         self.log_dir = pki.state_dir.parent / "log"
         """With a folder for each host."""
@@ -180,7 +179,7 @@ class Grid:
             trust_bundle=str(self.pki.trust_bundle),
             workloads=workloads,
             zone=zone,
-            capacity=capacity or ROOMY,
+            capacity=capacity or Capacity(),
         )
         self.settings[name] = settings
         self.metrics[name] = Metrics()
