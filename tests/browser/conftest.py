@@ -1,43 +1,27 @@
 """Headless Chromium (Debian's) and the dashboard's server; each test has a page of its own."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import made
+from chromium import PATIENCE_MS, driver, launch
 
 from meshctl.dashboard.guard import Guard
 from meshctl.dashboard.past import Past
 from meshctl.dashboard.server import serving
 from meshctl.errors import MeshError
 
-CHROMIUM = Path(os.environ.get("MESHCTL_CHROMIUM", "/usr/bin/chromium"))
 SERVER_S = 30.0
-PATIENCE_MS = 30_000
-
-
-def _left_out(reason: str) -> None:
-    if os.environ.get("MESHCTL_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"{reason} (MESHCTL_REQUIRE_BROWSER=1)", pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        _left_out(f"there is no Chromium at {CHROMIUM}: scripts/test installs it")
-    try:
-        from playwright.sync_api import sync_playwright  # noqa: PLC0415
-    except ImportError:
-        _left_out("playwright is not installed: pip install -e '.[dev]'")
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with driver("sync_api").sync_playwright() as started:
+        browser = launch(started)
         yield browser
         browser.close()
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from browser import made
-from browser.conftest import CHROMIUM, PATIENCE_MS, Server, shop
+from browser.conftest import Server, shop
+from chromium import PATIENCE_MS, launch
 from playwright.sync_api import sync_playwright
 
 from meshctl.dashboard.past import Past
@@ -18,7 +19,7 @@ LOOKS = 25
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = launch(started)
         with shop(every_s=0.2) as server:
             page = entered(browser, server, "light")
             page.screenshot(path=folder / "dashboard-light.png")

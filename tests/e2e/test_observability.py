@@ -6,7 +6,6 @@ One mesh with managed Consul. Requests are counted by who sends them, and by nob
 
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import promtool
 import pytest
+from chromium import CHROMIUM
 from e2e import operator as ops
 from e2e.operator import Operator
 
@@ -34,7 +34,6 @@ defaults:
   access_log: {{percent: 100%}}
   tracing: {{percent: 100%}}
 """
-CHROMIUM = Path(os.environ.get("MESHCTL_CHROMIUM", "/usr/bin/chromium"))
 CLIENT, SERVER = 3, 2
 """Kinds of spans in OTLP."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import PATIENCE_MS, launched
 from integration.backends import Server, Unavailable
 from integration.programs.website import EVENTS, PIECE
 from websockets.asyncio.client import connect
@@ -26,8 +27,6 @@ from proxy.model.names import ServiceName
 
 pytestmark = pytest.mark.timeout(120)
 
-CHROMIUM = Path(os.environ.get("MESHCTL_CHROMIUM", "/usr/bin/chromium"))
-PATIENCE_MS = 30_000
 ENDS_IN_S = 30.0
 VERSIONS = {"api": "1.1", "api2": "2"}
 """The services, and what their applications speak."""
@@ -81,25 +80,10 @@ async def is_quiet(grid: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-def _left_out(reason: str) -> None:
-    if os.environ.get("MESHCTL_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"{reason} (MESHCTL_REQUIRE_BROWSER=1)", pytrace=False)
-    pytest.skip(reason)
-
-
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
-    if not CHROMIUM.exists():
-        _left_out(f"there is no Chromium at {CHROMIUM}: scripts/test installs it")
-    try:
-        from playwright.async_api import async_playwright  # noqa: PLC0415
-    except ImportError:
-        _left_out("playwright is not installed: pip install -e '.[dev]'")
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    async with async_playwright() as started:
-        browser = await started.chromium.launch(executable_path=CHROMIUM, args=flags)
+    async with launched() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture

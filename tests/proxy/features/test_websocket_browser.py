@@ -1,20 +1,17 @@
 """A browser that opens a WebSocket through two hosts, from a page that came the same way."""
 
-import os
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import PATIENCE_MS, launched
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from proxy.model.names import ServiceName
 
-CHROMIUM = Path(os.environ.get("MESHCTL_CHROMIUM", "/usr/bin/chromium"))
-PATIENCE_MS = 30_000
 PAGE = b"<!doctype html><title>chat</title>"
 TALK = """
 () => new Promise((resolve, reject) => {
@@ -34,12 +31,6 @@ TALK = """
   });
 })
 """
-
-
-def _left_out(reason: str) -> None:
-    if os.environ.get("MESHCTL_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"{reason} (MESHCTL_REQUIRE_BROWSER=1)", pytrace=False)
-    pytest.skip(reason)
 
 
 class Chat:
@@ -85,19 +76,10 @@ async def chat(quiet_mesh: Any) -> Any:
 
 @pytest.fixture
 async def page() -> AsyncIterator[Any]:
-    if not CHROMIUM.exists():
-        _left_out(f"there is no Chromium at {CHROMIUM}: scripts/test installs it")
-    try:
-        from playwright.async_api import async_playwright  # noqa: PLC0415
-    except ImportError:
-        _left_out("playwright is not installed: pip install -e '.[dev]'")
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    async with async_playwright() as started:
-        browser = await started.chromium.launch(executable_path=CHROMIUM, args=flags)
+    async with launched() as browser:
         page = await browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         yield page
-        await browser.close()
 
 
 async def test_a_browser_talks_through_two_proxies(chat: Any, page: Any) -> None:
