@@ -9,6 +9,7 @@ PROTOCOL-HTTP2.md beside it.
 """
 
 from proxy.core.grpc import STATUSES, decode_message
+from proxy.core.otlp import message as field
 
 PATH = b"/grpc.health.v1.Health/Check"
 
@@ -28,7 +29,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 def question(service: str) -> bytes:
     """``HealthCheckRequest`` as one gRPC message; ``service`` empty: the server as a whole."""
     name = service.encode()
-    message = b"\x0a" + _varint(len(name)) + name if name else b""
+    message = field(b"\x0a", name) if name else b""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
@@ -95,15 +96,6 @@ def _status(message: bytes) -> int:
     if at > len(message):
         raise ValueError("a message that is cut off")
     return found
-
-
-def _varint(number: int) -> bytes:
-    made = bytearray()
-    while number > 127:
-        made.append(number & 127 | 128)
-        number >>= 7
-    made.append(number)
-    return bytes(made)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
