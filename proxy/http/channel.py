@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from proxy.http.fields import ProtocolError
-from proxy.http.flow import Receiver
+from proxy.http.flow import MOST_WIDE, Receiver
 from proxy.http.frames import GOAWAY, HEADER_BYTES, MAX_PAYLOAD, unpack_header
 from proxy.http.pace import Uptake
 from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
@@ -217,6 +217,9 @@ class Channel(asyncio.Protocol, Generic[S]):
 
     def grant_later(self, receiver: Receiver) -> None:
         self._granting.append(receiver)
+
+    def has_few(self) -> bool:
+        return len(self.streams) <= MOST_WIDE
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         """Frames, in parts of which some are large."""

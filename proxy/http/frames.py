@@ -6,7 +6,8 @@
 
 A stream is one request and its response. A head is the text of an HTTP/1.1 head, so that there is
 one parser and one idea of what is valid; where a body ends is said by the frames alone. A sender
-may have ``WINDOW_BYTES`` of body in flight per stream, and more as the receiver says so.
+may have ``WINDOW_BYTES`` of body in flight per stream, and more as the receiver says so: at most
+twice as much.
 """
 
 import struct

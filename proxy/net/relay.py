@@ -13,11 +13,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from proxy.http import scratch
 from proxy.http.ledger import Ledger
 from proxy.http.wire import WRITE_HIGH_BYTES
 from proxy.model.endpoint import Endpoint
 from proxy.model.flags import Flag
-from proxy.net import scratch
 from proxy.net.dataplane_metrics import Reporter
 from proxy.net.pool_dial import Dial, Dialer
 from proxy.net.tls import TlsTransport

@@ -17,8 +17,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from proxy.http import scratch
 from proxy.http.ledger import Ledger
-from proxy.net import scratch
 
 HANDSHAKE_TIMEOUT_S = 10.0
 _READ_BYTES = 16 * 1024  # one record holds no more (RFC 8446, section 5.1)
@@ -134,6 +134,8 @@ class TlsTransport(asyncio.Protocol):
             incoming.write(data)
         else:
             self._receive(memoryview(data))
+            if self._take is not None and len(data) > scratch.BULK_BYTES and not self._is_closing:
+                scratch.BulkReader(scratch.arrived, self._raw, self, self._receive)
             return
         try:
             data = self._read(_READ_BYTES)
@@ -201,12 +203,13 @@ class TlsTransport(asyncio.Protocol):
 
     def hand_views(self, take: Callable[[memoryview], None]) -> None:
         """Of much, ``take`` gets a view that is valid during the call only, where
-        ``data_received`` above would get a copy."""
+        ``data_received`` above would get a copy; and as much is read at a time as there is, for as
+        long as it is much."""
         self._take = take
 
     def read_in_bulk(self, take: Callable[[memoryview], None]) -> None:
-        """As ``hand_views``, and reads as much at a time as there is. Costs less for much, and more
-        for little."""
+        """As ``hand_views``, and reads so whatever comes. Costs less for much, and more for
+        little."""
         self.hand_views(take)
         self._raw.set_protocol(scratch.ScratchReader(scratch.arrived, self, self._receive))
 

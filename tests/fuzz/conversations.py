@@ -237,7 +237,7 @@ def audit(engine: ServerEngine | ClientEngine) -> None:
     for number, stream in engine.streams.items():
         assert stream.number == number
         assert stream.state < CLOSED
-        assert 0 <= stream.taken <= WINDOW_BYTES
+        assert 0 <= stream.taken <= stream.window <= 2 * WINDOW_BYTES
         assert stream.credit <= MAX_WINDOW
         if stream.waiting_bytes:
             # What waits waits for a reason.

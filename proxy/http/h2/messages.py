@@ -28,7 +28,7 @@ from proxy.http.h2.frames import (
 from proxy.http.h2.roster import Roster
 from proxy.http.h2.settings import FRAME_BYTES, MAX_STREAMS
 from proxy.http.h2.states import CLOSED, IDLE, MOVES, RECEIVED_DATA
-from proxy.http.h2.stream import GRANTED_BYTES, WINDOW_BYTES, Stream
+from proxy.http.h2.stream import GRANTED_BYTES, Stream
 
 
 class Messages(Roster):
@@ -81,7 +81,7 @@ class Messages(Roster):
         if stream is None or MOVES[stream.state + RECEIVED_DATA + (flags & END_STREAM)] < 0:
             return self._stray_data(data, at, length, flags, number)
         size = len(data)
-        room = WINDOW_BYTES - stream.taken
+        room = stream.window - stream.taken
         begin = at + HEADER_BYTES
         end = begin + length
         if (

@@ -41,6 +41,9 @@ WINDOW_BYTES: Final = 240 * 1024
 64 KiB would be 1.3 MB/s where a round trip takes 50 ms. With what frames add it goes into one read,
 and into the window of the next hop (``proxy.http.frames``): else the rest is a turn of its own, at
 both ends, for each window."""
+MOST_WIDE: Final = 4
+"""Streams of a connection that are granted a second window because they go on carrying much: half
+the turns of the loop for the same bytes. Each is as much more for a reader that stands still."""
 GRANTED_BYTES: Final = WINDOW_BYTES // 2
 """Credit is given back in steps of this: a unary call costs no WINDOW_UPDATE."""
 MOST_FRAME_BYTES: Final = 64 * 1024
@@ -73,6 +76,7 @@ class Stream:
         "pieces",
         "state",
         "taken",
+        "window",
         "withheld",
     )
 
@@ -84,7 +88,9 @@ class Stream:
         self.credit = 0
         """Bytes that may be sent; below zero after the peer has made its windows smaller."""
         self.taken = 0
-        """Bytes that have arrived and are not granted again; at most ``WINDOW_BYTES``."""
+        """Bytes that have arrived and are not granted again; at most ``window``."""
+        self.window = WINDOW_BYTES
+        """Or a second one more."""
         self.pieces = 0
         """Of DATA since it was paused."""
         self.withheld = 0
@@ -357,7 +363,7 @@ class Stream:
     # In
 
     def pause(self) -> None:
-        """No more credit, so that at most ``WINDOW_BYTES`` arrive."""
+        """No more credit, so that at most ``window`` arrives."""
         if not self._is_paused:
             self._is_paused = True
             self.withheld = self.taken
@@ -381,4 +387,7 @@ class Stream:
         if not self.is_bulk:
             self.is_bulk = True
             self.connection.bulk += 1
+        elif self.window == WINDOW_BYTES and self.connection.bulk <= MOST_WIDE:
+            self.window += WINDOW_BYTES
+            size += WINDOW_BYTES
         self.connection.write(window_update_frame(self.number, size))

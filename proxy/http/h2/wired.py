@@ -7,6 +7,7 @@ from proxy.http.h2.connection import Connection, ConnectionBroken, Stream
 from proxy.http.h2.frames import COMPRESSION_ERROR
 from proxy.http.h2.hpack import Decoder, HpackError
 from proxy.http.pace import Uptake
+from proxy.http.scratch import BULK_BYTES, BulkReader, plain
 from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 
 MOST_WITHHELD: Final = 8 * 1024 * 1024
@@ -59,10 +60,14 @@ class Wired(Connection, asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        hand_views = getattr(transport, "hand_views", None)
+        if hand_views is not None:
+            hand_views(self.data_received)
         self._call_soon = asyncio.get_running_loop().call_soon
         self.start()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
+        """A view is valid during the call only."""
         was_due, self._is_flush_due = self._is_flush_due, True
         try:
             self.receive(data)
@@ -72,6 +77,8 @@ class Wired(Connection, asyncio.Protocol):
         self._is_flush_due = was_due
         if self._out:
             self._write_out()
+        if len(data) > BULK_BYTES and data.__class__ is bytes and not self.is_lost:
+            BulkReader(plain, self._transport, self, self.data_received)
         if self.withheld > MOST_WITHHELD or (
             self.is_write_paused and self._transport.get_write_buffer_size() > MOST_UNTAKEN
         ):

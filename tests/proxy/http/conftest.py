@@ -25,7 +25,8 @@ class Transport:
         self.out = bytearray()
         self.writes = 0
         self.untaken = 0
-        self.is_reading = True
+        self.reader: Any = None
+        self._is_reading = True
         self.end = ""
         """Or: closed, aborted."""
 
@@ -43,10 +44,16 @@ class Transport:
         self.end = self.end or "aborted"
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self._is_reading = False
 
     def resume_reading(self) -> None:
-        self.is_reading = True
+        self._is_reading = True
+
+    def is_reading(self) -> bool:
+        return self._is_reading
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.reader = protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass

@@ -28,6 +28,7 @@ class Output:
         self.out = b""
         self.is_write_paused = False
         self.granting: list[Receiver] = []
+        self.is_crowded = False
 
     def write(self, data: bytes) -> None:
         self.out += data
@@ -37,6 +38,9 @@ class Output:
 
     def grant_later(self, receiver: Receiver) -> None:
         self.granting.append(receiver)
+
+    def has_few(self) -> bool:
+        return not self.is_crowded
 
     def read_ended(self) -> None:
         """All that was read has been passed on."""
@@ -100,7 +104,7 @@ def test_what_waits_goes_out_in_order() -> None:
     assert body == b"a" * WINDOW_BYTES + b"b" * WINDOW_BYTES + b"c"
 
 
-@pytest.mark.parametrize("size", [0, 1, WINDOW_BYTES, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0, WINDOW_BYTES + 1, 0xFFFFFFFF])
 def test_credit_for_what_was_not_sent_is_refused(size: int) -> None:
     with pytest.raises(ProtocolError):
         Sender(Output(), 1).more(size)
@@ -174,16 +178,41 @@ def test_a_piece_of_nothing_is_refused() -> None:
     Receiver(Output(), 1).count(0, True)
 
 
+@pytest.mark.parametrize("is_crowded", [False, True])
+def test_who_goes_on_carrying_much_gets_a_second_window_if_there_are_few(is_crowded: bool) -> None:
+    output = Output()
+    output.is_crowded = is_crowded
+    receiver = Receiver(output, 1)
+    size = 2 * (MAX_DATA + PIECE_BYTES)
+    granted = []
+    for _ in range(4):
+        for _ in range(2):
+            receiver.count(MAX_DATA, False)
+        output.read_ended()
+        granted += [credit_of(payload) for _, payload in output.frames()]
+    assert granted == [size, size + (0 if is_crowded else WINDOW_BYTES), size, size]
+    receiver.pause()
+    with suppress(ProtocolError):
+        held = 0
+        while True:
+            receiver.count(MAX_DATA, False)
+            held += MAX_DATA
+    assert held < (1 if is_crowded else 2) * WINDOW_BYTES
+
+
 @given(
     sizes=st.lists(st.integers(1, 2 * WINDOW_BYTES), min_size=1, max_size=12),
     script=st.lists(st.sampled_from(["pause", "resume", "deliver", "read"]), max_size=80),
     is_with_trailers=st.booleans(),
+    is_crowded=st.booleans(),
 )
-def test_all_arrives_and_a_paused_reader_gets_at_most_a_window(
-    sizes: list[int], script: list[str], is_with_trailers: bool
+def test_all_arrives_and_a_paused_reader_gets_at_most_its_windows(
+    sizes: list[int], script: list[str], is_with_trailers: bool, is_crowded: bool
 ) -> None:
     """Whatever the order of pieces, pauses and deliveries."""
     there, back = Output(), Output()
+    back.is_crowded = is_crowded
+    windows = 1 if is_crowded else 2
     sender, receiver = Sender(there, 1), Receiver(back, 1)
     trailers = [b"a: b"] if is_with_trailers else []
     for index, size in enumerate(sizes):
@@ -215,7 +244,7 @@ def test_all_arrives_and_a_paused_reader_gets_at_most_a_window(
                     receiver.count(len(data), has_ended)
                     got += data
                     since_pause += len(data)
-                    assert not is_paused or since_pause <= WINDOW_BYTES
+                    assert not is_paused or since_pause <= windows * WINDOW_BYTES
         for kind, payload in back.frames():
             assert kind == CREDIT
             if not has_ended:

@@ -300,12 +300,12 @@ async def test_answers_that_nobody_reads_stop_the_reading_of_requests(server: An
     server.channel.pause_writing()
     server.transport.untaken = MOST_UNTAKEN
     server.receive(head_frame(1, GET, b"", True))
-    assert server.transport.is_reading
+    assert server.transport.is_reading()
     server.transport.untaken += 1
     server.receive(head_frame(2, GET, b"", True))
-    assert not server.transport.is_reading
+    assert not server.transport.is_reading()
     server.channel.resume_writing()
-    assert server.transport.is_reading
+    assert server.transport.is_reading()
 
 
 async def test_an_answer_that_nobody_grants_credit_for_is_given_up(server: Any) -> None:

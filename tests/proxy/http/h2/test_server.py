@@ -305,9 +305,9 @@ def test_a_connection_whose_bodies_nobody_takes_is_not_read_meanwhile(ends: Ends
     for number in numbers:
         ends.receive(headers(number, is_end=False))
         ends.ups[-1].exchange.upstream_is_full(True)
-        assert ends.transport.is_reading
+        assert ends.transport.is_reading()
         ends.receive(data(number, bytes(1024)) * (WINDOW_BYTES // 1024))
-    assert not ends.transport.is_reading
+    assert not ends.transport.is_reading()
     ends.channel.receive(headers(2 * count + 1, is_end=False))  # as if it had come just before
     # Who cannot be heard is neither slow nor silent.
     for _ in range(20):
@@ -315,10 +315,10 @@ def test_a_connection_whose_bodies_nobody_takes_is_not_read_meanwhile(ends: Ends
     assert ends.transport.end == ""
     assert len(ends.channel.streams) == count + 1
     for up in ends.ups[: count // 2]:
-        assert not ends.transport.is_reading
+        assert not ends.transport.is_reading()
         up.exchange.upstream_is_full(False)
     ends.ups[-2].exchange.upstream_is_full(False)
-    assert ends.transport.is_reading
+    assert ends.transport.is_reading()
 
 
 def test_bodies_that_are_given_up_are_not_waited_for(ends: Ends) -> None:
@@ -327,10 +327,10 @@ def test_bodies_that_are_given_up_are_not_waited_for(ends: Ends) -> None:
         ends.receive(headers(number, is_end=False))
         ends.ups[-1].exchange.upstream_is_full(True)
         ends.receive(data(number, bytes(1024)) * (WINDOW_BYTES // 1024))
-    assert not ends.transport.is_reading
+    assert not ends.transport.is_reading()
     for up in ends.ups:
         up.exchange.refuse(Flag.UPSTREAM_TIMEOUT)
-    assert ends.transport.is_reading
+    assert ends.transport.is_reading()
     assert ends.channel.withheld == 0
 
 
@@ -359,9 +359,9 @@ def test_who_asks_and_does_not_read_is_not_read_from(ends: Ends) -> None:
     ends.channel.pause_writing()
     ends.transport.untaken = 2 * 1024 * 1024
     ends.receive(frame(PING, 0, 0, bytes(8)))
-    assert not ends.transport.is_reading
+    assert not ends.transport.is_reading()
     ends.channel.resume_writing()
-    assert ends.transport.is_reading
+    assert ends.transport.is_reading()
 
 
 # Slow peers

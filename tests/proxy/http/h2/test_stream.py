@@ -9,6 +9,7 @@ from proxy.http.h2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    FLOW_CONTROL_ERROR,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_WINDOW,
@@ -22,7 +23,7 @@ from proxy.http.h2.frames import (
 )
 from proxy.http.h2.output import CROWDED_BYTES
 from proxy.http.h2.settings import MAX_STREAMS
-from proxy.http.h2.stream import GRANTED_BYTES
+from proxy.http.h2.stream import GRANTED_BYTES, MOST_WIDE, WINDOW_BYTES
 
 TRAILERS = b"\x00\x01t\x01v"
 
@@ -331,6 +332,28 @@ def test_a_paused_stream_is_given_no_credit_until_it_goes_on() -> None:
     assert engine.sent() == window_update_frame(1, 240_000)
     stream.resume()
     assert engine.sent() == b""
+
+
+def test_streams_that_go_on_carrying_much_get_a_second_window_while_there_are_few() -> None:
+    engine = greeted_server()
+    numbers = range(1, 2 * MOST_WIDE + 4, 2)
+    engine.receive(b"".join(request(number, is_end=False) for number in numbers))
+    much = bytes(16_000), GRANTED_BYTES // 16_000 + 1
+    size = len(much[0]) * much[1]
+    for number in numbers[:-2]:
+        for granted in (size, size + WINDOW_BYTES, size):
+            engine.receive(frame(DATA, 0, number, much[0]) * much[1])
+            assert engine.sent() == window_update_frame(number, granted)
+    for _ in range(3):
+        engine.receive(frame(DATA, 0, numbers[-1], much[0]) * much[1])
+        assert engine.sent() == window_update_frame(numbers[-1], size)
+    stream = engine.all_streams[1]
+    stream.pause()
+    engine.receive(frame(DATA, 0, 1, bytes(WINDOW_BYTES // 15)) * 30)
+    assert stream.withheld == 2 * WINDOW_BYTES
+    assert engine.sent() == b""
+    engine.receive(frame(DATA, 0, 1, b"more"))
+    assert engine.sent() == reset_frame(1, FLOW_CONTROL_ERROR)
 
 
 def test_padding_counts_for_the_window() -> None:

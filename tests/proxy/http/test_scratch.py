@@ -1,7 +1,14 @@
 """Buffers shared by all connections, and lent to the one that still needs what is in them."""
 
+import asyncio
+import random
+import socket
+from typing import Any
+
+import pytest
+
+from proxy.http.scratch import BULK_BYTES, SCRATCH_BYTES, BulkReader, Scratch, ScratchReader, plain
 from proxy.net.memory import resident_bytes
-from proxy.net.scratch import SCRATCH_BYTES, Scratch, ScratchReader
 
 
 class _Protocol:
@@ -70,3 +77,55 @@ def test_a_scratch_takes_no_memory_before_it_is_used() -> None:
     for each in unused:
         each.view[:] = bytes(SCRATCH_BYTES)
     assert resident_bytes() - before > 50 * SCRATCH_BYTES
+
+
+class _Bulky(asyncio.Protocol):
+    """Reads in bulk from the first large read on, as both kinds of connections do."""
+
+    def __init__(self, *, does_pause: bool) -> None:
+        self._does_pause = does_pause
+        self.got = bytearray()
+        self.kinds: list[type] = []
+        self.largest = 0
+        self.is_lost = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        self.got += data
+        self.kinds.append(data.__class__)
+        self.largest = max(self.largest, len(data))
+        if self._does_pause:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(0.001, self._transport.resume_reading)
+        if len(data) > BULK_BYTES and data.__class__ is bytes:
+            BulkReader(plain, self._transport, self, self.data_received)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost.set()
+
+
+@pytest.mark.parametrize("does_pause", [False, True])
+async def test_much_is_read_in_bulk_until_it_is_little_again(does_pause: bool) -> None:
+    near, far = socket.socketpair()
+    for each in (near, far):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * SCRATCH_BYTES)
+        each.setblocking(False)
+    loop = asyncio.get_running_loop()
+    bulky = _Bulky(does_pause=does_pause)
+    await loop.create_connection(lambda: bulky, sock=near)
+    sent = random.Random(5).randbytes(8 * SCRATCH_BYTES)
+    await loop.sock_sendall(far, sent)
+    for number in range(100):
+        sent += bytes([number])
+        await loop.sock_sendall(far, sent[-1:])
+        while len(bulky.got) < len(sent):
+            await asyncio.sleep(0.001)
+    far.close()
+    await bulky.is_lost.wait()
+    assert bulky.got == sent
+    assert bulky.largest > BULK_BYTES
+    assert bulky.kinds[0] is bytes
+    assert memoryview in bulky.kinds
+    assert bulky.kinds[-1] is bytes
