@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from proxy.http.fields import ProtocolError
 from proxy.http.flow import MOST_WIDE, Receiver
-from proxy.http.frames import GOAWAY, HEADER_BYTES, MAX_PAYLOAD, unpack_header
+from proxy.http.frames import DATA, GOAWAY, HEADER_BYTES, MAX_PAYLOAD, unpack_header
 from proxy.http.pace import Uptake
 from proxy.http.wire import WRITE_HIGH_BYTES, Wire, forget_unsent
 
@@ -24,8 +24,14 @@ UNACKED_S: Final = 5
 that time the requests of many callers would be put on a connection to nowhere."""
 
 
+_NO_TRAILERS: list[bytes] = []
+
+
 class Stream(Protocol):
     """One request, at one end of the connection."""
+
+    def read_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+        """HOT. Raises ProtocolError to end the connection."""
 
     def pressure_changed(self) -> None:
         """What is sent may have to wait, or not any more: ``Sender.is_full``."""
@@ -78,7 +84,8 @@ class Channel(asyncio.Protocol, Generic[S]):
     # The subclass
 
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
-        """Raises ProtocolError to end the connection."""
+        """Any but DATA for a stream that is there, mostly: what is held for its rest comes here
+        too. Raises ProtocolError to end the connection."""
         raise NotImplementedError
 
     def batch_ended(self) -> None:
@@ -123,7 +130,9 @@ class Channel(asyncio.Protocol, Generic[S]):
                     break
                 payload = bytes(data[at + HEADER_BYTES : end])
                 at = end
-                if 0 < kind < GOAWAY:
+                if kind == DATA and (stream := self.streams.get(number)) is not None:
+                    stream.read_data(payload, False, _NO_TRAILERS)
+                elif 0 < kind < GOAWAY:
                     self.stream_frame(number, kind, payload)
                 else:
                     self._control(kind)
@@ -211,6 +220,18 @@ class Channel(asyncio.Protocol, Generic[S]):
                 self._transport.write(data)
             return
         self._out.append(data)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
+    def write_frame(self, header: bytes, payload: bytes) -> None:
+        out = self._out
+        if len(self.streams) < 2 and not out:
+            if not self.is_lost:
+                self._transport.write(header + payload)
+            return
+        out.append(header)
+        out.append(payload)
         if not self._is_flush_due:
             self._is_flush_due = True
             self._call_soon(self._flush)

@@ -19,6 +19,7 @@ from proxy.http.frames import (
     credit_frame,
     frame,
     header,
+    pack_header,
     trailers_frame,
 )
 
@@ -42,6 +43,9 @@ class Output(Protocol):
 
     def write(self, data: bytes) -> None:
         """One frame or several."""
+
+    def write_frame(self, header: bytes, payload: bytes) -> None:
+        """HOT. One frame."""
 
     def grant_later(self, receiver: "Receiver") -> None:
         """Its ``grant`` is called when all that has been read is passed on."""
@@ -75,20 +79,22 @@ class Sender:
         self._credit -= size + PIECE_BYTES
         return True
 
-    def send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
-        """HOT. Body, or what there is credit for of it; the rest follows."""
+    def send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> bool:
+        """HOT. Body, or what there is credit for of it; the rest follows. Returns ``is_full``."""
         size = len(data)
         if 0 < size <= _JOINED_BYTES and not (self._unsent or trailers):
             credit = self._credit - size - PIECE_BYTES
             if credit >= 0:
                 self._credit = credit
                 kind = DATA_END if is_end else DATA
-                self._output.write(header(self._number, kind, size) + data)
-                return
+                output = self._output
+                output.write_frame(pack_header(size, self._number, kind), data)
+                return output.is_write_paused
         if self._unsent:
             self._unsent.append((data, 0, is_end, trailers))
         else:
             self._send(data, 0, is_end, trailers)
+        return self.is_full
 
     def _send(self, data: bytes, at: int, is_end: bool, trailers: list[bytes]) -> bool:
         """False: not all of it."""
@@ -181,17 +187,16 @@ class Receiver:
                 return
             raise ProtocolError("frame", "a piece of nothing")
         size += PIECE_BYTES
-        self._window -= size
-        if self._window < 0:
+        window = self._window = self._window - size
+        if window < 0:
             raise ProtocolError("frame", "more data than there was credit for")
-        self._taken += size
-        if self._taken > WINDOW_BYTES // 2:
-            self.is_bulk = True
-        if is_end:
-            self._taken = 0
-        elif self._taken > _GRANTED_BYTES and not self._is_due:
-            self._is_due = True
-            self._output.grant_later(self)
+        taken = self._taken = 0 if is_end else self._taken + size
+        if taken > _GRANTED_BYTES:
+            if taken > WINDOW_BYTES // 2:
+                self.is_bulk = True
+            if not self._is_due:
+                self._is_due = True
+                self._output.grant_later(self)
 
     def grant(self) -> None:
         """All that was read has been passed on: one grant for it, as large as can be, so that the

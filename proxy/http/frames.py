@@ -60,6 +60,7 @@ _U16 = struct.Struct(">H")
 HEADER_BYTES: Final = _HEADER.size
 
 unpack_header = _HEADER.unpack_from
+pack_header = _HEADER.pack
 
 
 def head_frame(stream: int, head: bytes, data: bytes, is_end: bool) -> bytes:

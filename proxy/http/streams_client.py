@@ -274,8 +274,8 @@ class ClientStream:
     def send_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         sender = self._sender
         if sender is not None and (data or is_end):
-            sender.send(data, is_end, trailers)
-            if sender.is_full is not self._was_full:
+            is_full = sender.send(data, is_end, trailers)
+            if is_full is not self._was_full:
                 self.pressure_changed()
 
     def pressure_changed(self) -> None:
@@ -411,9 +411,10 @@ class ClientStream:
         if self._left >= 0:
             self._left -= len(data)
             if self._left < 0 or (is_end and self._left):
-                raise ProtocolError("length", "the body is not as long as its head says")
+                self.refuse(ProtocolError("length", "the body is not as long as its head says"))
+                return
         receiver.count(len(data), is_end)
-        if receiver.is_bulk:
+        if receiver.is_bulk and not self.is_busy:
             self._connection.has_bulk(self)
         if is_end:
             self._over()

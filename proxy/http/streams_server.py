@@ -90,7 +90,7 @@ class StreamsServer(Channel["ServerStream"]):
         stream = self.streams.get(number)
         if stream is not None:
             if kind == DATA:
-                stream.read(payload, False, _NO_TRAILERS)
+                stream.read_data(payload, False, _NO_TRAILERS)
             else:
                 stream.received(kind, payload)
         elif kind <= HEAD_END:
@@ -252,9 +252,9 @@ class ServerStream:
 
     def received(self, kind: int, payload: bytes) -> None:
         if HEAD_END < kind <= DATA_END:
-            self.read(payload, kind == DATA_END, _NO_TRAILERS)
+            self.read_data(payload, kind == DATA_END, _NO_TRAILERS)
         elif kind == TRAILERS_END:
-            self.read(b"", True, parse_trailers(split_trailers(payload)))
+            self.read_data(b"", True, parse_trailers(split_trailers(payload)))
         elif kind == CREDIT:
             size = credit_of(payload)
             if self._sender is None:
@@ -270,7 +270,7 @@ class ServerStream:
         else:
             raise ProtocolError("frame", "a frame of a wrong kind")
 
-    def read(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
+    def read_data(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:
         receiver, exchange = self._receiver, self.exchange
         if receiver is None:
             raise ProtocolError("frame", "data after the end of a message")
@@ -366,8 +366,8 @@ class ServerStream:
             self._send(data, True, trailers)
             self.pressure_changed()
         elif data and (sender := self._sender) is not None:
-            sender.send(data, False, trailers)
-            if sender.is_full is not self._was_full:
+            is_full = sender.send(data, False, trailers)
+            if is_full is not self._was_full:
                 self.pressure_changed()
 
     def _send(self, data: bytes, is_end: bool, trailers: list[bytes]) -> None:

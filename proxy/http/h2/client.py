@@ -209,9 +209,9 @@ class ClientStream(Stream):
 
     def send_data(self, data: bytes, is_end: bool, trailers: bytes | list[bytes] = b"") -> None:
         """Of the exchange, with trailers as lines; the engine itself has them as a block."""
-        if trailers.__class__ is list:
-            trailers = trailers_block(trailers) if trailers else b""
-        super().send_data(data, is_end, trailers)  # type: ignore[arg-type]  # bytes by now
+        if trailers and trailers.__class__ is list:
+            trailers = trailers_block(trailers)
+        Stream.send_data(self, data, is_end, trailers or b"")  # type: ignore[arg-type]  # bytes by now
 
     def cancel(self) -> None:
         self._exchange = self._pieces = None

@@ -34,7 +34,8 @@ from proxy.http.h2.frames import (
 )
 from proxy.http.h2.roster import ConnectionBroken
 from proxy.http.h2.settings import ACKNOWLEDGED_S, CLIENT, FRAME_BYTES, SERVER
-from proxy.http.h2.stream import LocalViolation, Stream
+from proxy.http.h2.states import MOVES, RECEIVED_DATA
+from proxy.http.h2.stream import GRANTED_BYTES, LocalViolation, Stream
 
 __all__ = ["Connection", "ConnectionBroken", "LocalViolation", "Stream"]
 
@@ -171,9 +172,35 @@ class Connection(Control):
         elif self._rest:
             at = self._more_data(data)
         needed = HEADER_BYTES
+        streams = self.streams
         while size - at >= HEADER_BYTES:
             word, flags, number = unpack_header(data, at)
             length = word >> 8
+            if not (word & 0xFF or flags) and (stream := streams.get(number)) is not None:
+                # HOT. DATA as most small messages come: one whole frame, and the next is for
+                # another stream.
+                begin = at + HEADER_BYTES
+                end = begin + length
+                if (
+                    end <= size
+                    and 0 < length <= stream.window - stream.taken
+                    and length <= FRAME_BYTES
+                    and not stream.is_paused
+                    and MOVES[stream.state + RECEIVED_DATA] >= 0
+                    and not self._block_number
+                    and data[end + 5 : end + HEADER_BYTES] != data[at + 5 : begin]
+                ):
+                    at = end
+                    window = self._window = self._window - length
+                    if window < MAX_WINDOW // 2:
+                        self._charge(0)
+                    taken = stream.taken = stream.taken + length
+                    stream.data(bytes(data[begin:end]), False)
+                    if taken > GRANTED_BYTES and not stream.is_paused:
+                        stream.grant()
+                    if self.is_lost:
+                        return
+                    continue
             kind = word & 0xFF
             number &= MAX_STREAM
             if length > FRAME_BYTES:

@@ -82,24 +82,6 @@ class Messages(Roster):
             return self._stray_data(data, at, length, flags, number)
         size = len(data)
         room = stream.window - stream.taken
-        begin = at + HEADER_BYTES
-        end = begin + length
-        if (
-            0 < length <= room
-            and not flags & (END_STREAM | PADDED)
-            and end <= size
-            and not stream.is_paused
-            and data[end + 5 : end + HEADER_BYTES] != data[at + 5 : begin]
-        ):
-            # As most small messages come: one frame, and the next is for another stream.
-            window = self._window = self._window - length
-            if window < MAX_WINDOW // 2:
-                self._charge(0)
-            taken = stream.taken = stream.taken + length
-            stream.data(bytes(data[begin:end]), False)
-            if taken > GRANTED_BYTES and not stream.is_paused:
-                stream.grant()
-            return end
         pieces: list[tuple[int, int]] = []
         total = empty = is_end = 0
         while True:

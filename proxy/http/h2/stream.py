@@ -67,11 +67,11 @@ class Stream:
 
     __slots__ = (
         "_backlog",
-        "_is_paused",
         "_was_full",
         "connection",
         "credit",
         "is_bulk",
+        "is_paused",
         "number",
         "pieces",
         "state",
@@ -98,7 +98,7 @@ class Stream:
         self.is_bulk = False
         """More than half a window has come, or something had to wait for credit."""
         self._backlog: Backlog | None = None
-        self._is_paused = False
+        self.is_paused = False
         self._was_full = False
 
     # The half
@@ -201,7 +201,7 @@ class Stream:
         elif size or is_end:
             self.credit -= size
             connection.credit -= size
-            connection.write(pack_header(size << 8, is_end, number) + data)
+            connection.write_frame(pack_header(size << 8, is_end, number), data)
         self.state = state
         if is_end:
             self._ended(state)
@@ -364,21 +364,17 @@ class Stream:
 
     def pause(self) -> None:
         """No more credit, so that at most ``window`` arrives."""
-        if not self._is_paused:
-            self._is_paused = True
+        if not self.is_paused:
+            self.is_paused = True
             self.withheld = self.taken
             self.connection.withheld += self.taken
 
     def resume(self) -> None:
-        self._is_paused = False
+        self.is_paused = False
         if self.withheld:
             self.connection.ease(self)
         if self.taken > GRANTED_BYTES:
             self.grant()
-
-    @property
-    def is_paused(self) -> bool:
-        return self._is_paused
 
     def grant(self) -> None:
         if self.state >= CLOSED or self.state == HALF_CLOSED_REMOTE:

@@ -137,6 +137,14 @@ class Wired(Connection, asyncio.Protocol):
             self._is_flush_due = True
             self._call_soon(self._flush)
 
+    def write_frame(self, header: bytes, payload: bytes) -> None:
+        out = self._out
+        out.append(header)
+        out.append(payload)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         self._out += parts
         self._is_out_large = True

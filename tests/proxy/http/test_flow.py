@@ -33,6 +33,9 @@ class Output:
     def write(self, data: bytes) -> None:
         self.out += data
 
+    def write_frame(self, header: bytes, payload: bytes) -> None:
+        self.write(header + payload)
+
     def write_parts(self, parts: list[Any]) -> None:
         self.out += b"".join(parts)
 
