@@ -1,6 +1,7 @@
 """What both ends of a connection of many streams have in common: frames in and out.
 
-Frames that are made in one turn of the loop go out together: one record, one system call.
+Frames that are made in one turn of the loop, or two, go out together: one record, one system call,
+and the other end wakes up once. What has become readable meanwhile has its part in it.
 """
 
 import asyncio
@@ -222,7 +223,7 @@ class Channel(asyncio.Protocol, Generic[S]):
         self._out.append(data)
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self._flush)
+            self._call_soon(self._call_soon, self._flush)
 
     def write_frame(self, header: bytes, payload: bytes) -> None:
         out = self._out
@@ -234,7 +235,7 @@ class Channel(asyncio.Protocol, Generic[S]):
         out.append(payload)
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self._flush)
+            self._call_soon(self._call_soon, self._flush)
 
     def grant_later(self, receiver: Receiver) -> None:
         self._granting.append(receiver)
@@ -252,7 +253,7 @@ class Channel(asyncio.Protocol, Generic[S]):
         self._is_out_large = True
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self._flush)
+            self._call_soon(self._call_soon, self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False

@@ -186,7 +186,11 @@ def _heard(conversation: Conversation, pieces: list[bytes]) -> tuple[Any, ...]:
     sent = frames_of(wire.removeprefix(PREFACE))
     if code >= 0:
         assert sent[-1][0] == GOAWAY
-    granted = {number: stream.taken for number, stream in engine.all_streams.items()}
+    # Whether a second window was granted depends on how often there was a grant.
+    granted = {
+        number: stream.taken - (stream.window - WINDOW_BYTES)
+        for number, stream in engine.all_streams.items()
+    }
     others = []
     for kind, flags, number, payload in sent:
         if kind == WINDOW_UPDATE and number:

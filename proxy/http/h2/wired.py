@@ -19,7 +19,8 @@ MOST_UNTAKEN: Final = 1024 * 1024
 
 class Wired(Connection, asyncio.Protocol):
     """Nothing is written by itself while bytes are being read: what they lead to leaves at once,
-    in one piece. Everything else that is written in a turn of the loop leaves at its end."""
+    in one piece. Everything else leaves at the end of the loop's next turn, with what is written
+    until then: what has become readable meanwhile has its part in it, and the peer wakes up once."""
 
     __slots__ = (
         "_call_soon",
@@ -135,7 +136,7 @@ class Wired(Connection, asyncio.Protocol):
         self._out.append(data)
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self._flush)
+            self._call_soon(self._call_soon, self._flush)
 
     def write_frame(self, header: bytes, payload: bytes) -> None:
         out = self._out
@@ -143,14 +144,14 @@ class Wired(Connection, asyncio.Protocol):
         out.append(payload)
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self._flush)
+            self._call_soon(self._call_soon, self._flush)
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         self._out += parts
         self._is_out_large = True
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self._flush)
+            self._call_soon(self._call_soon, self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False
