@@ -43,14 +43,17 @@ _PLAIN: Final = bytes(byte for byte in range(ord(" "), 127) if byte not in b'"\\
 """What stands in JSON as it is."""
 _TRACE_DIGITS: Final = 32
 _WAITS: Final = '","queue_ms":%s,"connect_ms":%s,"first_byte_ms":'
+_TOOK: Final = b'%b,"total_ms":%b'
 _NO_WAITS: Final = (_WAITS % (0, 0)).encode("ascii")
 _MAX_PLAIN_START: Final = 2000
 _MAX_PLAIN_PATH: Final = 1000
 """With these, no line that is made of them is too long."""
 _paths: dict[bytes, bytes] = {}
-"""By target. Quoted."""
+"""By target. Quoted, and what comes behind it up to the request's id."""
 _times: dict[int, bytes] = {}
 """By microseconds, in milliseconds."""
+_totals: dict[int, bytes] = {}
+"""By microseconds: of a call whose first byte came with all others."""
 _sizes: dict[tuple[int, int], bytes] = {}
 """The end of a line, by what it tells of."""
 _TS_BYTES: Final = len("2026-01-01T00:00:00")
@@ -218,7 +221,8 @@ def _plain_lines(entries: Sequence[Entry], since: float, stamps: Stamps) -> byte
     add = pieces.extend
     ids: list[bytes] = []
     traces: list[bytes] = []
-    times, sizes, paths = _times, _sizes, _paths
+    add_id, add_trace = ids.append, traces.append
+    times, totals, sizes, paths = _times, _totals, _sizes, _paths
     since_ms = since * 1000.0
     before, stamp = -1, b""
     for entry in entries:
@@ -238,18 +242,19 @@ def _plain_lines(entries: Sequence[Entry], since: float, stamps: Stamps) -> byte
         if moment != before:
             before, stamp = moment, b'{"ts":"%b"' % stamps.at(moment).encode("ascii")
         us = int((ended - started) * 1e6)
-        total = first = times.get(us) or _time(us)
         if headed:
-            us = int((headed - started) * 1e6)
-            first = times.get(us) or _time(us)
+            first_us = int((headed - started) * 1e6)
+            took = _TOOK % (times.get(first_us) or _time(first_us), times.get(us) or _time(us))
+        else:
+            took = totals.get(us) or _total(us)
         waits = _NO_WAITS if not queue_s and not connect_s else _waits(queue_s, connect_s)
         size = received, sent
         own, trace = id_line[ID:], trace_line[TRACE:TRACE_END]
-        ids.append(own)
-        traces.append(trace)
+        add_id(own)
+        add_trace(trace)
         add((
-            stamp, start, path, b',"request_id":"', own, b'","trace_id":"', trace,
-            waits, first, b',"total_ms":', total, sizes.get(size) or _size(size),
+            stamp, start, path, own, b'","trace_id":"', trace, waits, took,
+            sizes.get(size) or _size(size),
         ))  # fmt: skip
     # All at once, as that costs next to nothing.
     all_ids, all_traces = b"".join(ids), b"".join(traces)
@@ -275,7 +280,7 @@ def _path(target: bytes) -> bytes:
     path = target.partition(b"?")[0]
     text = _paths.get(path)
     if text is None:
-        text = _quoted(path)
+        text = _quoted(path) + b',"request_id":"'
         if len(text) > _MAX_PLAIN_PATH:
             return b""
         _remember(_paths, path, text, _KNOWN)
@@ -288,6 +293,11 @@ def _quoted(path: bytes) -> bytes:
 
 def _time(us: int) -> bytes:
     return _remember(_times, us, b"%d.%03d" % divmod(us, 1000), _KNOWN_TIMES)
+
+
+def _total(us: int) -> bytes:
+    took = _time(us)
+    return _remember(_totals, us, _TOOK % (took, took), _KNOWN_TIMES)
 
 
 def _size(both: tuple[int, int]) -> bytes:

@@ -7,7 +7,6 @@ close. The services stay registered, critical, so that a restart is not a change
 """
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -29,6 +28,7 @@ from proxy.net.channel import Reply
 from proxy.net.consul import Consul
 from proxy.net.dataplane import DataPlane
 from proxy.net.health import HealthChecker
+from proxy.net.memory import settle_in
 from proxy.net.observing import Observing
 from proxy.net.pulse import PULSE_S, pulse
 from proxy.net.registrar import Registrar, Standing
@@ -243,9 +243,7 @@ class Server:
         self.state = "ready"
         _log.info("ready", extra={"registry_error": self._watcher.error})
         self._notifier.ready(self._summary())
-        # What lives now lives for good: full collections need not look at it again.
-        gc.collect()
-        gc.freeze()
+        settle_in()
         if self._checkers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_HEALTH_S):

@@ -6,7 +6,6 @@ has, and ends.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -35,6 +34,7 @@ from proxy.net.channel import (
     to_worker,
 )
 from proxy.net.dataplane import DataPlane
+from proxy.net.memory import settle_in
 from proxy.net.pulse import lag_gauge, pulse
 from proxy.net.tasks import Tasks
 
@@ -139,9 +139,7 @@ class Worker:
     async def _begin(self, plane: DataPlane) -> None:
         await plane.start()
         self._channel.send(Listening())
-        # As in the main process: what lives now lives for good.
-        gc.collect()
-        gc.freeze()
+        settle_in()
         await _for_ever()
 
     async def _drain(self, drain: Drain) -> None:

@@ -67,7 +67,7 @@ class Http2Server(Wired):
         for stream in streams.values():
             stream.was_reset(CANCEL, is_unprocessed=False)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._is_closing:
             self._lingered_bytes += len(data)
             if self._lingered_bytes > LINGER_BYTES:

@@ -19,8 +19,8 @@ MOST_UNTAKEN: Final = 1024 * 1024
 
 class Wired(Connection, asyncio.Protocol):
     """Nothing is written by itself while bytes are being read: what they lead to leaves at once,
-    in one piece. Everything else leaves at the end of the loop's next turn, with what is written
-    until then: what has become readable meanwhile has its part in it, and the peer wakes up once."""
+    in one piece. Everything else leaves in the loop's next turn, with what is written until then:
+    what has become readable meanwhile has its part in it, and the peer wakes up once."""
 
     __slots__ = (
         "_call_soon",
