@@ -250,10 +250,10 @@ class Channel(asyncio.Protocol, Generic[S]):
                 self._transport.writelines(parts)
             return
         self._out += parts
-        self._is_out_large = True
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._call_soon(self._call_soon, self._flush)
+        if not self._is_out_large:
+            # Much does not wait for more: whoever sends it learns only then that it is too much.
+            self._is_out_large = self._is_flush_due = True
+            self._call_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False

@@ -148,10 +148,10 @@ class Wired(Connection, asyncio.Protocol):
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         self._out += parts
-        self._is_out_large = True
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._call_soon(self._call_soon, self._flush)
+        if not self._is_out_large:
+            # Much does not wait for more: whoever sends it learns only then that it is too much.
+            self._is_out_large = self._is_flush_due = True
+            self._call_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_flush_due = False
