@@ -60,12 +60,14 @@ class Output(Protocol):
 class Sender:
     """One direction of one stream: what may be sent, and what waits for credit."""
 
-    __slots__ = ("_credit", "_number", "_output", "_unsent")
+    __slots__ = ("_credit", "_most", "_number", "_output", "_unsent")
 
     def __init__(self, output: Output, number: int) -> None:
         self._output = output
         self._number = number
         self._credit = WINDOW_BYTES
+        self._most = WINDOW_BYTES
+        """Of credit: twice as much with a second window, which only a larger grant can bring."""
         self._unsent: list[tuple[bytes, int, bool, list[bytes]]] = []
         """Pieces, each from an offset on. Whoever sends is asked to pause with the first one, so
         that it is no more than what arrives in one turn of the loop."""
@@ -131,7 +133,9 @@ class Sender:
     def more(self, size: int) -> None:
         """Credit has come."""
         self._credit += size
-        if not size or self._credit > 2 * WINDOW_BYTES:
+        if size > WINDOW_BYTES:
+            self._most = 2 * WINDOW_BYTES
+        if not size or self._credit > self._most:
             raise ProtocolError("frame", "credit for what was not sent")
         unsent, self._unsent = self._unsent, []
         for index, piece in enumerate(unsent, 1):

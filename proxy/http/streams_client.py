@@ -11,7 +11,6 @@ from proxy.http.fields import ProtocolError, parse_trailers
 from proxy.http.flow import Receiver, Sender
 from proxy.http.frames import (
     CREDIT,
-    DATA,
     DATA_END,
     HEAD_END,
     INTERIM,
@@ -126,10 +125,7 @@ class StreamsClient(Channel["ClientStream"]):
             return
         self._has_answered = True
         try:
-            if kind == DATA:
-                stream.read_data(payload, False, _NO_TRAILERS)
-            else:
-                stream.received(kind, payload)
+            stream.received(kind, payload)
         except ProtocolError as error:
             if error.reason == "frame":
                 raise

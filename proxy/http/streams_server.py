@@ -8,7 +8,6 @@ from proxy.http.fields import ProtocolError, parse_trailers
 from proxy.http.flow import Receiver, Sender
 from proxy.http.frames import (
     CREDIT,
-    DATA,
     DATA_END,
     GOAWAY,
     HEAD_END,
@@ -89,10 +88,7 @@ class StreamsServer(Channel["ServerStream"]):
     def stream_frame(self, number: int, kind: int, payload: bytes) -> None:
         stream = self.streams.get(number)
         if stream is not None:
-            if kind == DATA:
-                stream.read_data(payload, False, _NO_TRAILERS)
-            else:
-                stream.received(kind, payload)
+            stream.received(kind, payload)
         elif kind <= HEAD_END:
             if number <= self._last:
                 raise ProtocolError("frame", "a stream's number was used before")

@@ -7,6 +7,7 @@ no more than what arrives in one turn of the loop.
 
 from typing import Final
 
+from proxy.http.flow import MOST_WIDE
 from proxy.http.h2.backlog import Backlog
 from proxy.http.h2.frames import (
     DATA,
@@ -41,9 +42,6 @@ WINDOW_BYTES: Final = 240 * 1024
 64 KiB would be 1.3 MB/s where a round trip takes 50 ms. With what frames add it goes into one read,
 and into the window of the next hop (``proxy.http.frames``): else the rest is a turn of its own, at
 both ends, for each window."""
-MOST_WIDE: Final = 4
-"""Streams of a connection that are granted a second window because they go on carrying much: half
-the turns of the loop for the same bytes. Each is as much more for a reader that stands still."""
 GRANTED_BYTES: Final = WINDOW_BYTES // 2
 """Credit is given back in steps of this: a unary call costs no WINDOW_UPDATE."""
 MOST_FRAME_BYTES: Final = 64 * 1024

@@ -107,7 +107,7 @@ def test_what_waits_goes_out_in_order() -> None:
     assert body == b"a" * WINDOW_BYTES + b"b" * WINDOW_BYTES + b"c"
 
 
-@pytest.mark.parametrize("size", [0, WINDOW_BYTES + 1, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0, 1, WINDOW_BYTES, WINDOW_BYTES + 1, 0xFFFFFFFF])
 def test_credit_for_what_was_not_sent_is_refused(size: int) -> None:
     with pytest.raises(ProtocolError):
         Sender(Output(), 1).more(size)

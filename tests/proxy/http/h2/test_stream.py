@@ -3,6 +3,7 @@
 import pytest
 from engines import ServerEngine, greeted_client, greeted_server, request
 
+from proxy.http.flow import MOST_WIDE
 from proxy.http.h2.connection import LocalViolation
 from proxy.http.h2.frames import (
     CANCEL,
@@ -23,7 +24,7 @@ from proxy.http.h2.frames import (
 )
 from proxy.http.h2.output import CROWDED_BYTES
 from proxy.http.h2.settings import MAX_STREAMS
-from proxy.http.h2.stream import GRANTED_BYTES, MOST_WIDE, WINDOW_BYTES
+from proxy.http.h2.stream import GRANTED_BYTES, WINDOW_BYTES
 
 TRAILERS = b"\x00\x01t\x01v"
 
