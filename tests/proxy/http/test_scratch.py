@@ -87,6 +87,8 @@ class _Bulky(asyncio.Protocol):
         self.got = bytearray()
         self.kinds: list[type] = []
         self.largest = 0
+        self.is_paused = False
+        self.came_while_paused = 0
         self.is_lost = asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
@@ -96,11 +98,17 @@ class _Bulky(asyncio.Protocol):
         self.got += data
         self.kinds.append(data.__class__)
         self.largest = max(self.largest, len(data))
+        self.came_while_paused += self.is_paused
         if self._does_pause:
+            self.is_paused = True
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(0.001, self._transport.resume_reading)
+            asyncio.get_running_loop().call_later(0.001, self.go_on)
         if len(data) > BULK_BYTES and data.__class__ is bytes:
             BulkReader(plain, self._transport, self, self.data_received)
+
+    def go_on(self) -> None:
+        self.is_paused = False
+        self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost.set()
@@ -125,6 +133,7 @@ async def test_much_is_read_in_bulk_until_it_is_little_again(does_pause: bool) -
     far.close()
     await bulky.is_lost.wait()
     assert bulky.got == sent
+    assert bulky.came_while_paused == 0
     assert bulky.largest > BULK_BYTES
     assert bulky.kinds[0] is bytes
     assert memoryview in bulky.kinds
